@@ -6,7 +6,6 @@ Environment: RNK_SKIP_CUDA=1 builds the CPU library alone; CUDA_HOME names a too
 
 import json
 import os
-import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +21,9 @@ from csrc import toolchain  # noqa: E402
 TORCH_TARGET_VERSION = "0x020a000000000000"
 
 
-def compile_rules(cxx: str, includes: list[str], cuda: "toolchain.Cuda | None") -> list[str]:
+def compile_rules(
+    cxx: str, includes: list[str], libtorch: str, cuda: "toolchain.Cuda | None"
+) -> list[str]:
     """The ninja rules `cxx`, `nvcc` and `link`."""
     include_flags = " ".join(f"-isystem {path}" for path in includes)
     common = f"-std=c++17 -O3 -DNDEBUG -DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION}"
@@ -30,7 +31,9 @@ def compile_rules(cxx: str, includes: list[str], cuda: "toolchain.Cuda | None") 
     rules = [
         f"rule cxx\n command = {cxx} -MD -MF $out.d {common} {hidden} $flags {include_flags} -c $in"
         " -o $out\n depfile = $out.d\n deps = gcc",
-        f"rule link\n command = {cxx} -shared $in $flags -o $out",
+        # libtorch.so names libtorch_cpu and, where there is one, libtorch_cuda as its dependencies.
+        f"rule link\n command = {cxx} -shared $in -Wl,--no-as-needed -L{libtorch} -ltorch -ltorch_cpu"
+        " -Wl,--exclude-libs,ALL $flags -o $out",
     ]
     if cuda:
         archs = " ".join(f"-gencode arch=compute_{a},code=sm_{a}" for a in cuda.archs)
@@ -48,7 +51,7 @@ class Build(build_ext):
     """One ninja file for all libraries; objects stay in the build folder, so a rebuild is incremental."""
 
     def run(self) -> None:
-        from torch.utils.cpp_extension import include_paths
+        from torch.utils.cpp_extension import TORCH_LIB_PATH, include_paths
 
         includes, cxx = include_paths(), os.environ.get("CXX", "g++")
         self.objects = Path(self.build_temp).resolve()
@@ -60,7 +63,7 @@ class Build(build_ext):
 
         cuda, skipped = toolchain.find_cuda()
         record: dict[str, dict] = {"cpu": toolchain.cpu_record(cxx), "cuda": {"skipped": skipped}}
-        lines = compile_rules(cxx, includes, cuda)
+        lines = compile_rules(cxx, includes, TORCH_LIB_PATH, cuda)
         lines += self.library("cpu", package, toolchain.cpu_sources(ROOT), "-pthread")
         if cuda:
             record["cuda"] = cuda.record()
@@ -92,14 +95,8 @@ class Build(build_ext):
         return []
 
 
-needs_nvcc_wheel = (
-    platform.system() == "Linux"
-    and platform.machine() in ("x86_64", "aarch64")
-    and toolchain.find_cuda()[0] is None
-    and os.environ.get("RNK_SKIP_CUDA", "0") in ("", "0")
-)
 setup(
     ext_modules=[Extension("resnet_kernels._native_libraries", sources=[])],
     cmdclass={"build_ext": Build},
-    setup_requires=["cuda-toolkit[nvcc,crt,nvvm,cccl,cudart]"] if needs_nvcc_wheel else [],
+    setup_requires=list(filter(None, [toolchain.nvcc_requirement()])),
 )

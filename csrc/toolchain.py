@@ -138,3 +138,17 @@ def find_cuda() -> tuple[Cuda | None, str]:
         if run.returncode == 0 and version:
             return Cuda(str(nvcc), home / "include", static, version[1], _archs()), ""
     return None, "no nvcc found (CUDA_HOME, PATH, or the cuda-toolkit[nvcc] package)"
+
+
+NVCC_PACKAGE = "cuda-toolkit[nvcc,crt,nvvm,cccl,cudart]"
+
+
+def nvcc_requirement() -> str:
+    """The PyPI requirement that brings nvcc; empty where one is there, unwanted or not to be had."""
+    skip = os.environ.get("RNK_SKIP_CUDA", "0") not in ("", "0")
+    supported = platform.system() == "Linux" and platform.machine() in ("x86_64", "aarch64")
+    return NVCC_PACKAGE if supported and not skip and find_cuda()[0] is None else ""
+
+
+if __name__ == "__main__":
+    print(nvcc_requirement())
