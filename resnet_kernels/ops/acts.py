@@ -1,14 +1,15 @@
-"""The activations and their indices in the op schemas."""
+"""Names of the activations and what the ops need to know of each; their values: reference/."""
 
 from __future__ import annotations
 
-ACTS = ("identity", "relu", "gelu", "silu", "leaky_relu")
-IDENTITY, RELU, GELU, SILU, LEAKY_RELU = range(len(ACTS))
+from ..reference import ACTS, GELU, IDENTITY, LEAKY_RELU, RELU, SILU
 
-# Acts whose derivative follows from the sign of their argument: one bit an element serves backward.
+__all__ = ["ACTS", "GELU", "IDENTITY", "LEAKY_RELU", "RELU", "SIGN_ACTS", "SILU", "act_index"]
+
+# The derivative follows from the sign of the argument: one bit an element serves backward.
 SIGN_ACTS = (RELU, LEAKY_RELU)
 
-_INDEX = {name: index for index, name in enumerate(ACTS)} | {None: IDENTITY}
+_INDEX: dict[str | None, int] = {name: index for index, name in enumerate(ACTS)} | {None: IDENTITY}
 
 
 def act_index(name: str | None) -> int:
