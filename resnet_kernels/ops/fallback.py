@@ -79,7 +79,9 @@ def _convolution_backward(
     )
 
 
-def _prologue(x: Tensor, scale: Tensor | None, bias: Tensor | None, act: int, slope: float) -> Tensor:
+def _prologue(
+    x: Tensor, scale: Tensor | None, bias: Tensor | None, act: int, slope: float
+) -> Tensor:
     if scale is None or bias is None:
         return x
     return _ops.bn_act_fwd(x, scale, bias, None, None, None, act, slope)
@@ -182,9 +184,7 @@ def conv_dgrad_bn(
     conv = (stride, padding, dilation, groups, tf32)
     layout = conv_memory_format(y_prev, y_prev)
     dz = _input_gradient(dy, w, branch, y_prev.shape, layout, conv)
-    return _ops.bn_act_bwd_reduce_add(
-        dz, y_prev, mean, rstd, scale, bias, None, mask, act, slope
-    )
+    return _ops.bn_act_bwd_reduce_add(dz, y_prev, mean, rstd, scale, bias, None, mask, act, slope)
 
 
 def conv_wgrad(
