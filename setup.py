@@ -32,8 +32,8 @@ def compile_rules(
         f"rule cxx\n command = {cxx} -MD -MF $out.d {common} {hidden} $flags {include_flags} -c $in"
         " -o $out\n depfile = $out.d\n deps = gcc",
         # libtorch.so names libtorch_cpu and, where there is one, libtorch_cuda as its dependencies.
-        f"rule link\n command = {cxx} -shared $in -Wl,--no-as-needed -L{libtorch} -ltorch -ltorch_cpu"
-        " -Wl,--exclude-libs,ALL $flags -o $out",
+        f"rule link\n command = {cxx} -shared $in -Wl,--no-as-needed -L{libtorch} -ltorch"
+        " -ltorch_cpu -Wl,--exclude-libs,ALL $flags -o $out",
     ]
     if cuda:
         archs = " ".join(f"-gencode arch=compute_{a},code=sm_{a}" for a in cuda.archs)
@@ -48,7 +48,7 @@ def compile_rules(
 
 
 class Build(build_ext):
-    """One ninja file for all libraries; objects stay in the build folder, so a rebuild is incremental."""
+    """One ninja file for all libraries; objects stay in the build folder for the next build."""
 
     def run(self) -> None:
         from torch.utils.cpp_extension import TORCH_LIB_PATH, include_paths
@@ -85,7 +85,7 @@ class Build(build_ext):
         lines, objects = [], []
         for source in sources:
             stem = source.path.relative_to(ROOT).as_posix().replace("/", "_")
-            objects.append(f"{name}/{stem}{source.variant}.o")
+            objects.append(f"{name}/{stem}.o")
             rule = "nvcc" if source.path.suffix == ".cu" else "cxx"
             lines += [f"build {objects[-1]}: {rule} {source.path}", f" flags = {source.flags}"]
         target = package / f"_{name}.so"

@@ -14,22 +14,13 @@ from pathlib import Path
 
 DEFAULT_ARCHS = ("80", "90")
 
-# csrc/cpu/kernels/*.cpp is compiled once per variant and chosen at run time by what the CPU has.
-X86_VARIANTS = {
-    "baseline": "",
-    "avx2": "-mavx2 -mfma -mf16c",
-    "avx512": "-mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c "
-    "-mprefer-vector-width=512",
-}
-
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A file to compile, its flags, and a suffix that tells its variants apart."""
+    """A file to compile and the flags of its own."""
 
     path: Path
     flags: str
-    variant: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,27 +38,16 @@ class Cuda:
         return {"cuda_version": self.version, "archs": list(self.archs), "nvcc": self.nvcc}
 
 
-def cpu_variants() -> dict[str, str]:
-    """Compiler flags by instruction-set variant; only "baseline" (NEON included) off x86-64."""
-    if platform.machine() in ("x86_64", "AMD64"):
-        return X86_VARIANTS
-    return {"baseline": ""}
-
-
 def cpu_record(cxx: str) -> dict[str, object]:
     """What the build record keeps about the CPU library."""
     version = subprocess.run([cxx, "-dumpfullversion"], capture_output=True, text=True).stdout
-    return {"compiler": f"{cxx} {version.strip()}", "variants": list(cpu_variants())}
+    return {"compiler": f"{cxx} {version.strip()}"}
 
 
 def cpu_sources(root: Path) -> list[Source]:
-    """Sources of _cpu.so: bindings, dispatch, and every kernel file once per variant."""
-    sources = [Source(p, "-DRNK_BACKEND_CPU") for p in sorted((root / "csrc/torch").glob("*.cpp"))]
-    sources += [Source(p, "") for p in sorted((root / "csrc/cpu").glob("*.cpp"))]
-    for path in sorted((root / "csrc/cpu/kernels").glob("*.cpp")):
-        for name, flags in cpu_variants().items():
-            sources.append(Source(path, f"-DRNK_ISA={name} {flags}", f".{name}"))
-    return sources
+    """Sources of _cpu.so: the bindings and the kernels."""
+    bindings = [Source(p, "-DRNK_BACKEND_CPU") for p in sorted((root / "csrc/torch").glob("*.cpp"))]
+    return [*bindings, *(Source(p, "") for p in sorted((root / "csrc/cpu").glob("*.cpp")))]
 
 
 def cuda_sources(root: Path, flags: str) -> list[Source]:
@@ -96,9 +76,13 @@ def _cuda_homes() -> list[Path]:
         homes.append(Path(home))
     if nvcc := shutil.which("nvcc"):
         # nvcc on PATH may be a wrapper script: ask it where its toolkit is.
-        run = subprocess.run([nvcc, "--dryrun", "-x", "cu", "-E", os.devnull], stderr=subprocess.PIPE)
+        run = subprocess.run(
+            [nvcc, "--dryrun", "-x", "cu", "-E", os.devnull], stderr=subprocess.PIPE
+        )
         top = re.search(rb"TOP=(.*)", run.stderr)
-        homes.append(Path(os.fsdecode(top[1])).resolve() if top else Path(nvcc).resolve().parents[1])
+        homes.append(
+            Path(os.fsdecode(top[1])).resolve() if top else Path(nvcc).resolve().parents[1]
+        )
     site = {sysconfig.get_path("purelib"), *sys.path}
     for folder in sorted(filter(None, site)):
         homes += sorted(Path(folder).glob("nvidia/cu[0-9]*"), reverse=True)
@@ -144,7 +128,7 @@ NVCC_PACKAGE = "cuda-toolkit[nvcc,crt,nvvm,cccl,cudart]"
 
 
 def nvcc_requirement() -> str:
-    """The PyPI requirement that brings nvcc; empty where one is there, unwanted or not to be had."""
+    """The PyPI requirement that brings nvcc; empty where it is there, unwanted or not to be had."""
     skip = os.environ.get("RNK_SKIP_CUDA", "0") not in ("", "0")
     supported = platform.system() == "Linux" and platform.machine() in ("x86_64", "aarch64")
     return NVCC_PACKAGE if supported and not skip and find_cuda()[0] is None else ""

@@ -1,7 +1,7 @@
 """Fused convolution, batch norm, activation and residual kernels for ResNets.
 
-`fuse(model)` swaps them into a model, `explain(model)` tells what happened, `models` has the networks,
-`ops` the functions. Importing needs torch alone; see `info.collect()` for what this installation has.
+`fuse(model)` swaps them into a model, `explain(model)` tells what happened, `models` has the
+networks, `ops` the functions. Importing needs torch alone; `info.collect()` says what is installed.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ LIBRARIES = ("cpu", "cuda")
 
 @dataclasses.dataclass(frozen=True)
 class Status:
-    """Whether a library was loaded; if not, `reason` says why; `build` is what it was built with."""
+    """Whether a library was loaded, or else the `reason`; `build` is what it was built with."""
 
     loaded: bool
     reason: str

@@ -1,4 +1,4 @@
-"""What this installation is: versions, devices, which kernel libraries are there and why one is not."""
+"""What this installation is: versions, devices, kernel libraries, and why one is absent."""
 
 from __future__ import annotations
 

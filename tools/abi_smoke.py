@@ -1,6 +1,6 @@
-"""Runs the built CPU library under whatever torch this interpreter has: ops, gradients, running statistics.
+"""Runs the built CPU library under this interpreter's torch: ops, gradients, running statistics.
 
-Exits with an assertion if a primitive is missing from the library or a result differs from plain torch.
+Fails if a primitive is missing from the library or a result differs from plain torch.
 """
 
 from __future__ import annotations

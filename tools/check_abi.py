@@ -1,4 +1,4 @@
-"""Loads and runs the one built binary on the oldest supported torch, on a CPU build and on the newest.
+"""Runs the one built binary on the oldest supported torch, on a CPU build and on the newest.
 
 Each torch gets a virtual environment of its own under .abi/; nothing is compiled in them.
 """

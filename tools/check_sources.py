@@ -1,4 +1,4 @@
-"""Checks that no formatter makes: where torch may be included, which libraries may be called, file sizes.
+"""Checks no formatter makes: where torch is included, which libraries are called, file sizes.
 
 Run by `make lint` and by pre-commit; prints one line per finding and exits with 1 if there is any.
 """

@@ -1,4 +1,4 @@
-"""Fake kernels: shape, dtype and strides of every primitive's outputs, for tracing and compilation."""
+"""Fake kernels: shape, dtype and strides of every primitive's outputs, for tracing."""
 
 from __future__ import annotations
 
@@ -57,9 +57,7 @@ def _vectors(like: Tensor, rows: int, channels: int) -> Tensor:
 
 def _conv_y(x: Tensor, w: Tensor, conv: Sequence[Any]) -> Tensor:
     size = conv_out_size(x.shape, w.shape, conv[0], conv[1], conv[2])
-    return torch.empty(
-        size, dtype=x.dtype, device=x.device, memory_format=conv_memory_format(x, w)
-    )
+    return torch.empty(size, dtype=x.dtype, device=x.device, memory_format=conv_memory_format(x, w))
 
 
 def _layout_like(x: Tensor, size: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:

@@ -1,7 +1,7 @@
-"""Registration: defines the primitives of one namespace per backend, with fake kernels and fallbacks.
+"""Registration: the primitives of one namespace per backend, with fake kernels and fallbacks.
 
-A primitive without a native kernel for its device runs the function of `ops/fallback.py`. The fallbacks
-in `DECLARED` (torch's convolution) are part of the design; any other one is counted, and `RNK_STRICT=1`
+A primitive without a native kernel for its device runs the function of `ops/fallback.py`. Those in
+`DECLARED` (torch's convolution) are part of the design; any other one is counted, and `RNK_STRICT=1`
 turns it into an error.
 """
 

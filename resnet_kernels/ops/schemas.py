@@ -1,17 +1,15 @@
 """The one table of primitive ops: every backend namespace is defined from it.
 
-Tensors x, y, z, dz, g are [N, C, H, W], dense in channels_last or contiguous memory, all in one layout.
-Per-channel vectors are [K], fp32 (fp64 where the activations are fp64). `act` is an index into
-`ops.acts.ACTS`, `slope` the negative slope of leaky_relu. No output aliases an input or another output,
-no output is optional, and only `bn_finalize` mutates. The maths of each op is in docs/math/.
+Tensors x, y, z, dz, g are [N, C, H, W], dense in channels_last or contiguous memory, all in one
+layout. Per-channel vectors are [K], fp32 (fp64 where the activations are fp64). `act` is an index
+into `ops.acts.ACTS`, `slope` the negative slope of leaky_relu. No output aliases an input or another
+output, no output is optional, and only `bn_finalize` mutates. The maths is in docs/math/.
 """
 
 from __future__ import annotations
 
 _PROLOGUE = "Tensor? in_scale, Tensor? in_bias, int in_act, float in_slope"
-_EPILOGUE = (
-    "Tensor? out_scale, Tensor? out_bias, Tensor? residual, int out_act, float out_slope"
-)
+_EPILOGUE = "Tensor? out_scale, Tensor? out_bias, Tensor? residual, int out_act, float out_slope"
 _CONV = "int[2] stride, int[2] padding, int[2] dilation, int groups, bool tf32"
 _BN_ACT = (
     "Tensor y, Tensor scale, Tensor bias, Tensor? residual, Tensor? scale2, Tensor? bias2, "
