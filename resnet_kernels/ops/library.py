@@ -1,8 +1,8 @@
 """Registration: the primitives of one namespace per backend, with fake kernels and fallbacks.
 
 A primitive without a native kernel for its device runs the function of `ops/fallback.py`. Those in
-`DECLARED` (torch's convolution) are part of the design; any other one is counted, and `RNK_STRICT=1`
-turns it into an error.
+`DECLARED` (torch's convolution) are part of the design; all are counted, and `RNK_STRICT=1` turns
+any other one into an error.
 """
 
 from __future__ import annotations

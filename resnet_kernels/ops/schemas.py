@@ -2,8 +2,8 @@
 
 Tensors x, y, z, dz, g are [N, C, H, W], dense in channels_last or contiguous memory, all in one
 layout. Per-channel vectors are [K], fp32 (fp64 where the activations are fp64). `act` is an index
-into `ops.acts.ACTS`, `slope` the negative slope of leaky_relu. No output aliases an input or another
-output, no output is optional, and only `bn_finalize` mutates. The maths is in docs/math/.
+into `ops.acts.ACTS`, `slope` the negative slope of leaky_relu. No output aliases an input or
+another output, no output is optional, and only `bn_finalize` mutates. The maths is in docs/math/.
 """
 
 from __future__ import annotations
