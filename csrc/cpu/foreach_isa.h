@@ -1,6 +1,7 @@
 // Compiles the file named by RNK_KERNELS once per instruction set, each in a namespace of its own
 // (rnk::cpu::baseline, avx2, avx512), so that one build serves every processor. No include guard:
 // a kernel source defines RNK_KERNELS and includes this once, after every other header.
+#include "channel_plan.h"
 #include "vec_common.h"
 
 #define RNK_ISA_BEGIN namespace rnk::cpu::RNK_ISA {

@@ -17,7 +17,11 @@
 #endif
 
 #if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wpsabi"  // vectors never cross a call: every helper is inlined
+// Vectors never cross a call, since every helper is inlined; and GCC 12 takes the undefined vectors
+// inside its own intrinsics for mistakes.
+#pragma GCC diagnostic ignored "-Wpsabi"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
 
 #define RNK_INLINE inline __attribute__((always_inline))
