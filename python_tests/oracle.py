@@ -52,6 +52,7 @@ def assert_close_to_oracle(
     *,
     name: str = "result",
     repro: str = "",
+    source: float = 0.0,
 ) -> None:
     """Largest error <= 2 x that of plain torch + floor; shape, dtype and NaNs as they should be.
 
@@ -59,6 +60,7 @@ def assert_close_to_oracle(
         actual, torch_result: same shape and dtype. oracle: fp64, same shape.
         reduction_length: number of products or elements summed for one element.
         name: what is compared. repro: line that reproduces the failure.
+        source: tolerances.source_eps of a result that is less exact than its dtype.
     """
     assert actual.shape == torch_result.shape, f"{name}: shape {tuple(actual.shape)}\n{repro}"
     assert actual.dtype == torch_result.dtype, f"{name}: dtype {actual.dtype}\n{repro}"
@@ -71,7 +73,7 @@ def assert_close_to_oracle(
     if not oracle.numel():
         return
     ours, theirs = max_error(actual, oracle), max_error(torch_result, oracle)
-    floor = tolerances.floor(actual.dtype, reduction_length, oracle.abs().max().item())
+    floor = tolerances.floor(actual.dtype, reduction_length, oracle.abs().max().item(), source)
     limit = tolerances.TORCH_FACTOR * theirs + floor
     assert ours <= limit, (
         f"{name}: error {ours:.3e} > {limit:.3e} "
@@ -87,17 +89,20 @@ def assert_gradient_close(
     *,
     name: str = "gradient",
     repro: str = "",
+    source: float = 0.0,
 ) -> None:
     """assert_close_to_oracle, and relative L2, cosine and signed bias by the same rule."""
-    assert_close_to_oracle(actual, oracle, torch_result, reduction_length, name=name, repro=repro)
+    assert_close_to_oracle(
+        actual, oracle, torch_result, reduction_length, name=name, repro=repro, source=source
+    )
     oracle = _exact(oracle)
     if not oracle.numel() or not oracle.isfinite().all():
         return
-    l2_floor = tolerances.l2_floor(actual.dtype, reduction_length)
+    l2_floor = tolerances.l2_floor(actual.dtype, reduction_length, source)
     if oracle.abs().max() == 0:
         return
     budget = tolerances.TORCH_FACTOR * l2_error(torch_result, oracle) + l2_floor
-    bias_floor = tolerances.bias_floor(actual.dtype, actual.numel()) + l2_floor / (
+    bias_floor = tolerances.bias_floor(actual.dtype, actual.numel(), source) + l2_floor / (
         actual.numel() ** 0.5
     )
     limits = {
@@ -212,8 +217,10 @@ def compare(
     for name in wanted:
         values = [leaves[name].grad for leaves in (ours, exact, theirs)]  # type: ignore[union-attr]
         length = max(reduction_length, rows)
-        assert_gradient_close(*values, length, name=f"grad {name}", **check)
+        source = tolerances.source_eps(z.dtype, values[0].dtype)
+        assert_gradient_close(*values, length, name=f"grad {name}", source=source, **check)
     for name in buffers:
         values = [leaves[name] for leaves in (ours, exact, theirs)]
-        assert_close_to_oracle(*values, rows, name=name, **check)  # type: ignore[arg-type]
+        source = tolerances.source_eps(z.dtype, values[0].dtype, rows)
+        assert_close_to_oracle(*values, rows, name=name, source=source, **check)
     return z

@@ -52,18 +52,33 @@ def accumulate_eps(dtype: torch.dtype) -> float:
     return torch.finfo(torch.float64 if dtype == torch.float64 else torch.float32).eps
 
 
-def floor(dtype: torch.dtype, reduction_length: int, magnitude: float) -> float:
+def source_eps(activation: torch.dtype, result: torch.dtype, averaged: int = 1) -> float:
+    """Relative error of an fp32 vector that comes from sums over rounded activations.
+
+    A sum of L terms of random sign grows as sqrt(L), and so does its error: one activation eps
+    remains
+    of the sum's size. A mean keeps its size while errors average out: `averaged` is its length.
+    """
+    if torch.finfo(activation).eps <= torch.finfo(result).eps:
+        return 0.0
+    return torch.finfo(activation).eps / math.sqrt(max(averaged, 1))
+
+
+def floor(
+    dtype: torch.dtype, reduction_length: int, magnitude: float, source: float = 0.0
+) -> float:
     """Absolute error allowed on top of TORCH_FACTOR times torch's, values up to `magnitude`."""
     sums = SUM_SIGMAS * math.sqrt(max(reduction_length, 1)) * accumulate_eps(dtype)
-    return (STORE_ULPS * torch.finfo(dtype).eps + sums) * magnitude
+    return (STORE_ULPS * torch.finfo(dtype).eps + sums + source) * magnitude
 
 
-def l2_floor(dtype: torch.dtype, reduction_length: int) -> float:
+def l2_floor(dtype: torch.dtype, reduction_length: int, source: float = 0.0) -> float:
     """The same for the relative L2 error."""
     sums = 0.5 * math.sqrt(max(reduction_length, 1)) * accumulate_eps(dtype)
-    return L2_STORE_ULPS * torch.finfo(dtype).eps + sums
+    return L2_STORE_ULPS * (torch.finfo(dtype).eps + source) + sums
 
 
-def bias_floor(dtype: torch.dtype, numel: int) -> float:
+def bias_floor(dtype: torch.dtype, numel: int, source: float = 0.0) -> float:
     """The same for the mean error over the RMS value."""
-    return torch.finfo(dtype).eps * (BIAS_SIGMAS / math.sqrt(max(numel, 1)) + BIAS_SHARED_ULPS)
+    eps = torch.finfo(dtype).eps + source
+    return eps * (BIAS_SIGMAS / math.sqrt(max(numel, 1)) + BIAS_SHARED_ULPS)

@@ -111,9 +111,9 @@ def conv_fwd(
     if out_scale is None and residual is None and out_act == IDENTITY:
         return _convolution(z, w, out_bias, stride, padding, dilation, groups)
     y = _convolution(z, w, None, stride, padding, dilation, groups)
-    vector = {"dtype": reference.accumulate_dtype(x.dtype), "device": x.device}
-    scale = torch.ones(w.shape[0], **vector) if out_scale is None else out_scale
-    bias = torch.zeros(w.shape[0], **vector) if out_bias is None else out_bias
+    dtype = reference.accumulate_dtype(x.dtype)
+    scale = x.new_ones(w.shape[0], dtype=dtype) if out_scale is None else out_scale
+    bias = x.new_zeros(w.shape[0], dtype=dtype) if out_bias is None else out_bias
     return _ops.bn_act_fwd(y, scale, bias, residual, None, None, out_act, out_slope)
 
 

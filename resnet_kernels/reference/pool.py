@@ -39,7 +39,9 @@ def max_pool_fwd(
     """indices: the window's tap r * S + s, uint8. The first maximum wins; NaN wins over all."""
     a = prologue(x, scale, bias, act, slope)
     step = _pool_step(stride, kernel)
-    z, flat = F.max_pool2d(a, list(kernel), step, padding, dilation, ceil_mode, return_indices=True)
+    z, flat = F.max_pool2d(
+        a, list(kernel), step, list(padding), list(dilation), ceil_mode, return_indices=True
+    )
     zero = torch.zeros_like(flat)
     rows = _window_rows(zero, z.shape[2], step[0], padding[0], dilation[0], 2)
     columns = _window_rows(zero, z.shape[3], step[1], padding[1], dilation[1], 3)
@@ -83,7 +85,7 @@ def avg_pool_fwd(
 ) -> Tensor:
     a = up(prologue(x, scale, bias, act, slope))
     step = _pool_step(stride, kernel)
-    z = F.avg_pool2d(a, list(kernel), step, padding, ceil_mode, count_include_pad)
+    z = F.avg_pool2d(a, list(kernel), step, list(padding), ceil_mode, count_include_pad)
     return in_layout_of(z.to(x.dtype), x)
 
 

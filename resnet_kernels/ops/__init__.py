@@ -1,0 +1,22 @@
+"""The public ops. Each is a function over the primitives of schemas.py, differentiable once."""
+
+from .acts import ACTS
+from .bn_act import bn_act
+from .conv_act import conv_act
+from .conv_bn_act import conv_bn_act
+from .layers import BN, Conv, ConvBN
+from .library import fallback_counts
+from .pool import avg_pool, max_pool
+
+__all__ = [
+    "ACTS",
+    "BN",
+    "Conv",
+    "ConvBN",
+    "avg_pool",
+    "bn_act",
+    "conv_act",
+    "conv_bn_act",
+    "fallback_counts",
+    "max_pool",
+]
