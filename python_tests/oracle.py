@@ -163,6 +163,43 @@ class Plain:
         t = t if residual is None else t + residual
         return self.act(t, kw.get("act", "relu"), kw.get("negative_slope", 0.01))
 
+    def residual_block(
+        self,
+        x: Tensor,
+        convs: Sequence[Mapping],
+        downsample: Mapping | None = None,
+        shortcut: Tensor | None = None,
+        act: str = "relu",
+    ) -> Tensor:
+        h = x
+        for conv in convs[:-1]:
+            h = self.act(self.conv_bn(h, conv), act)
+        skip = x if shortcut is None else shortcut
+        if downsample is not None:
+            skip = self.conv_bn(x, downsample)
+        return self.act(self.conv_bn(h, convs[-1]) + skip, act)
+
+    def stem(self, x: Tensor, conv: Mapping, act: str = "relu", pool: Any = (3, 2, 1)) -> Tensor:
+        return F.max_pool2d(self.act(self.conv_bn(x, conv), act), *pool)
+
+    def preact_block(
+        self,
+        x: Tensor,
+        bns: Sequence[Mapping],
+        convs: Sequence[Mapping],
+        shortcut: Mapping | None = None,
+        act: str = "relu",
+    ) -> Tensor:
+        z = h = self.act(self.batch_norm(x, dict(bns[0])), act)
+        for bn, conv in zip([*bns[1:], None], convs, strict=True):
+            h = self.conv(h, conv["weight"], conv.get("bias"), conv)
+            h = h if bn is None else self.act(self.batch_norm(h, dict(bn)), act)
+        self.t = None
+        skip = x
+        if shortcut is not None:
+            skip = self.conv(z, shortcut["weight"], shortcut.get("bias"), shortcut)
+        return h + skip
+
 
 def _leaves(
     tensors: Mapping[str, Tensor | None], wanted: Sequence[str], dtype: torch.dtype | None

@@ -7,6 +7,9 @@ from .conv_bn_act import conv_bn_act
 from .layers import BN, Conv, ConvBN
 from .library import fallback_counts
 from .pool import avg_pool, max_pool
+from .preact_block import preact_block
+from .residual_block import basic_block, bottleneck, residual_block
+from .stem import stem
 
 __all__ = [
     "ACTS",
@@ -14,9 +17,14 @@ __all__ = [
     "Conv",
     "ConvBN",
     "avg_pool",
+    "basic_block",
     "bn_act",
+    "bottleneck",
     "conv_act",
     "conv_bn_act",
     "fallback_counts",
     "max_pool",
+    "preact_block",
+    "residual_block",
+    "stem",
 ]
