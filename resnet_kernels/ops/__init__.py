@@ -9,11 +9,13 @@ from .library import fallback_counts
 from .pool import avg_pool, max_pool
 from .preact_block import preact_block
 from .residual_block import basic_block, bottleneck, residual_block
+from .residual_stage import Block, residual_stage
 from .stem import stem
 
 __all__ = [
     "ACTS",
     "BN",
+    "Block",
     "Conv",
     "ConvBN",
     "avg_pool",
@@ -26,5 +28,6 @@ __all__ = [
     "max_pool",
     "preact_block",
     "residual_block",
+    "residual_stage",
     "stem",
 ]

@@ -15,6 +15,7 @@ from .layers import (
     BN,
     ActSpec,
     act_spec,
+    apply,
     as_dense,
     autocasts_residual,
     bn_mode,
@@ -93,7 +94,7 @@ def bn_act(
     mode = bn_mode(bn, y.shape)
     params = bn_params(bn, None, y, mode)
     if wants_grad(y, residual, *params[:2]):
-        return _BNAct.apply(ns, mode, spec, y, residual, *params)
+        return apply(_BNAct, ns, mode, spec, y, residual, *params)
     y = as_dense(y)
     state = bn_state(ns, mode, params, y)
     residual = None if residual is None else dense_like(residual, y)

@@ -18,6 +18,7 @@ from .layers import (
     ActSpec,
     Conv,
     act_spec,
+    apply,
     as_dense,
     autocasts,
     conv_geometry,
@@ -130,7 +131,7 @@ def conv_act(
         checks.residual(residual, x, out_size)
     weight, bias = weight_for(weight, x), vector_for(bias, x)
     if wants_grad(x, residual, weight, bias):
-        return _ConvAct.apply(ns, conv, spec, x, residual, weight, bias)
+        return apply(_ConvAct, ns, conv, spec, x, residual, weight, bias)
     x = as_dense(x)
     residual = residual_for(residual, x, weight)
     return ns.conv_fwd(x, weight, *NO_PROLOGUE, None, bias, residual, *spec, *conv)

@@ -18,6 +18,7 @@ from .layers import (
     Layer,
     LayerSpec,
     act_spec,
+    apply,
     as_dense,
     autocasts,
     conv_bn_forward,
@@ -124,7 +125,7 @@ def conv_bn_act(
         checks.residual(residual, x, layer.out_size)
     x = pad_extra(x, extra)
     if wants_grad(x, residual, layer.weight, *layer.params[:3]):
-        return _ConvBNAct.apply(ns, layer.spec, spec, x, residual, *layer.tensors())
+        return apply(_ConvBNAct, ns, layer.spec, spec, x, residual, *layer.tensors())
     return _conv_bn_act_inference(ns, as_dense(x), residual, layer, spec)
 
 

@@ -238,6 +238,17 @@ def residual_for(residual: Tensor | None, x: Tensor, w: Tensor) -> Tensor | None
     return residual.contiguous(memory_format=conv_memory_format(x, w))
 
 
+def apply(function: type[torch.autograd.Function], *args: Any) -> Tensor:
+    """function.apply; torch.compile refuses one tensor twice, so there a repeat is a view."""
+    if torch.compiler.is_compiling():
+        distinct: list[Any] = []
+        for arg in args:
+            repeated = isinstance(arg, Tensor) and any(arg is other for other in distinct)
+            distinct.append(arg.view_as(arg) if repeated else arg)
+        args = tuple(distinct)
+    return function.apply(*args)
+
+
 def wants_grad(*tensors: Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 

@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from . import checks
 from .fakes import pool_out_size
-from .layers import NO_PROLOGUE, as_dense, wants_grad
+from .layers import NO_PROLOGUE, apply, as_dense, wants_grad
 from .layout import conv_memory_format
 from .library import namespace
 
@@ -78,7 +78,7 @@ def max_pool(
     checks.image_covers_kernel(pool_out_size(x.shape, *pool), "kernel")
     ns = namespace(backend)
     if wants_grad(x):
-        return _MaxPool.apply(ns, pool, x)
+        return apply(_MaxPool, ns, pool, x)
     return ns.max_pool_fwd(as_dense(x), *NO_PROLOGUE, *pool)[0]
 
 
@@ -131,5 +131,5 @@ def avg_pool(
     checks.image_covers_kernel(out_size, "kernel")
     ns = namespace(backend)
     if wants_grad(x):
-        return _AvgPool.apply(ns, pool, x)
+        return apply(_AvgPool, ns, pool, x)
     return ns.avg_pool_fwd(as_dense(x), *NO_PROLOGUE, *pool)

@@ -34,6 +34,7 @@ from .layers import (
     Conv,
     ConvArgs,
     act_spec,
+    apply,
     as_dense,
     autocasts,
     bn_mode,
@@ -268,5 +269,5 @@ def preact_block(
     spec, tensors = _checked(ns, x, bns, convs, shortcut, act_spec(act, negative_slope))
     flat = tensors.flat()
     if wants_grad(x, *flat):
-        return _PreactBlock.apply(ns, spec, x, *flat)
+        return apply(_PreactBlock, ns, spec, x, *flat)
     return _forward(ns, spec, as_dense(x), tensors)[0]

@@ -26,6 +26,7 @@ from .layers import (
     ConvBN,
     Layer,
     act_spec,
+    apply,
     as_dense,
     autocasts,
     conv_bn_layer,
@@ -158,7 +159,7 @@ def residual_block(
     spec = block_spec(main, projection, act_spec(act, negative_slope))
     flat = flat_tensors(main, projection)
     if wants_grad(x, shortcut, *flat):
-        return _ResidualBlock.apply(ns, spec, x, shortcut, *flat)
+        return apply(_ResidualBlock, ns, spec, x, shortcut, *flat)
     return block_inference(ns, spec, as_dense(x), shortcut, params_from_flat(flat))
 
 

@@ -20,6 +20,7 @@ from .layers import (
     Layer,
     LayerSpec,
     act_spec,
+    apply,
     as_dense,
     autocasts,
     conv_bn_forward,
@@ -146,5 +147,5 @@ def stem(
     args = stem_pool(pool, layer)
     x = pad_extra(x, extra)
     if wants_grad(x, layer.weight, *layer.params[:3]):
-        return _Stem.apply(ns, layer.spec, spec, args, x, *layer.tensors())
+        return apply(_Stem, ns, layer.spec, spec, args, x, *layer.tensors())
     return stem_forward(ns, layer.spec, spec, args, as_dense(x), layer.weight, layer.params)[0]
