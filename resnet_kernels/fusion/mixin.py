@@ -1,0 +1,121 @@
+"""The class a fused module gets: its own class with another forward.
+
+Children, parameters, names, hooks and state_dict stay. The plans live in the instance under
+`_rnk_plans`, by argument structure; they are left out of copies and pickles and found or made again.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import torch
+from torch import nn
+
+from .kinds import original_class
+from .plan import Plan, make_plan
+from .trace import ONE_TENSOR, ArgumentKey, argument_key, flat_tensors
+
+# A module that changes its ways more often than this between calls runs as it is.
+_MAX_PLANS = 8
+_MAX_KEYS = 16
+# Plans kept per class for other instances to use.
+_MAX_POOL = 128
+_PLANS = "_rnk_plans"
+
+_lock = threading.RLock()
+_pool: dict[tuple[type, ArgumentKey], list[Plan]] = {}
+
+
+class FusedMixin(nn.Module):
+    """forward by plan where there is one that fits, else the original forward."""
+
+    _rnk_original: type
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        key = argument_key(args, kwargs)
+        if key is None or not _may_fuse():
+            return super().forward(*args, **kwargs)  # type: ignore[misc]
+        plan = find_plan(self, key)  # type: ignore[arg-type]
+        if plan is None or plan.run is None:
+            return super().forward(*args, **kwargs)  # type: ignore[misc]
+        return plan.run(self, *flat_tensors(args, kwargs))
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        function, args, state, *rest = _padded(super().__reduce_ex__(protocol))
+        args = tuple(original_class(arg) if isinstance(arg, type) else arg for arg in args)
+        if isinstance(state, dict):
+            state = {name: value for name, value in state.items() if name != _PLANS}
+        return (_rebuild, (function, args), state, *rest)
+
+    def __setstate__(self, state: Any) -> None:
+        super().__setstate__(state)  # type: ignore[misc]
+        self.__dict__.pop(_PLANS, None)
+        # torch.compile cannot make a plan while it compiles, so there is one before.
+        find_plan(self, ONE_TENSOR)  # type: ignore[arg-type]
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """torch.jit.script compiles the original class."""
+        copy: Any = object.__new__(original_class(type(self)))
+        copy.__dict__.update(self.__dict__)
+        copy.__dict__.pop(_PLANS, None)
+        copy.__dict__["_modules"] = dict(self.__dict__["_modules"])
+        return copy
+
+
+def _padded(reduced: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (*reduced, None) if len(reduced) == 2 else reduced
+
+
+def _rebuild(function: Any, args: tuple[Any, ...]) -> Any:
+    module = function(*args)
+    module.__class__ = fused_class(type(module))
+    return module
+
+
+_classes: dict[type, type] = {}
+
+
+def fused_class(cls: type) -> type:
+    """The subclass of cls with FusedMixin's forward. Raises TypeError if cls cannot be subclassed."""
+    if cls not in _classes:
+        names = {
+            "__module__": cls.__module__,
+            "__qualname__": f"Fused{cls.__qualname__}",
+            "__doc__": cls.__doc__,
+            "_rnk_original": cls,
+        }
+        _classes[cls] = type(cls)(f"Fused{cls.__name__}", (FusedMixin, cls), names)
+    return _classes[cls]
+
+
+def _may_fuse() -> bool:
+    """Whether nothing watches single modules: hooks on all modules, torch.jit.trace."""
+    return not (torch._C._get_tracing_state() or nn.modules.module._has_any_global_hook())
+
+
+def find_plan(module: nn.Module, key: ArgumentKey) -> Plan | None:
+    """The plan of a module for these arguments; made now if none fits, unless torch.compile runs."""
+    plans = module.__dict__.get(_PLANS, {})
+    known = plans.get(key, ())
+    for plan in known:
+        if plan.guard(module):
+            return plan
+    if torch.compiler.is_compiling() or len(known) >= _MAX_PLANS or len(plans) >= _MAX_KEYS:
+        return None
+    return _new_plan(module, key)
+
+
+def _new_plan(module: nn.Module, key: ArgumentKey) -> Plan:
+    """A plan of another instance of the class whose guard fits, or a new one."""
+    cls = original_class(type(module))
+    with _lock:
+        shared = _pool.setdefault((cls, key), [])
+        plan = next((plan for plan in shared if plan.guard(module)), None)
+        if plan is None:
+            plan = make_plan(module, cls.forward, key)  # type: ignore[attr-defined]
+            shared.append(plan)
+            del shared[:-_MAX_POOL]
+        plans = module.__dict__.setdefault(_PLANS, {})
+        plans[key] = (*plans.get(key, ()), plan)
+    return plan
