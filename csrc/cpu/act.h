@@ -1,46 +1,51 @@
 // Activations and their derivatives on packs. NaN stays NaN, as in torch.
 RNK_ISA_BEGIN
 
+// t = act(t), in place and never inlined: one copy serves all kernels, and these are not memory bound.
 template <typename A>
-RNK_INLINE Pack<A> apply_act_any(Pack<A> t, Act act, A slope) {
+__attribute__((noinline)) void apply_act_any(Pack<A>& t, Act act, A slope) {
   switch (act) {
     case Act::kRelu:
-      return positive_part(t);
+      t = positive_part(t);
+      return;
     case Act::kLeakyRelu:
-      return where_positive(t, t, t * broadcast(slope));
+      t = where_positive(t, t, t * broadcast(slope));
+      return;
     case Act::kGelu:
       RNK_EACH_PART(t, t.part[i] * normal(t.part[i]).cdf);
-      return t;
+      return;
     case Act::kSilu:
       RNK_EACH_PART(t, t.part[i] * sigmoid(t.part[i]));
-      return t;
+      return;
     default:
-      return t;
+      return;
   }
 }
 
-// dz * act'(t).
+// dz *= act'(t).
 template <typename A>
-RNK_INLINE Pack<A> act_grad_any(Pack<A> dz, Pack<A> t, Act act, A slope) {
+__attribute__((noinline)) void act_grad_any(Pack<A>& dz, const Pack<A>& t, Act act, A slope) {
   switch (act) {
     case Act::kRelu:
-      return where_positive(t, dz, broadcast(A(0)));
+      dz = where_positive(t, dz, broadcast(A(0)));
+      return;
     case Act::kLeakyRelu:
-      return where_positive(t, dz, dz * broadcast(slope));
+      dz = where_positive(t, dz, dz * broadcast(slope));
+      return;
     case Act::kGelu:
-      RNK_UNROLL for (int i = 0; i < Pack<A>::kParts; ++i) {
+      for (int i = 0; i < Pack<A>::kParts; ++i) {
         const auto at = normal(t.part[i]);
         dz.part[i] *= at.cdf + t.part[i] * at.density;
       }
-      return dz;
+      return;
     case Act::kSilu:
-      RNK_UNROLL for (int i = 0; i < Pack<A>::kParts; ++i) {
+      for (int i = 0; i < Pack<A>::kParts; ++i) {
         const auto s = sigmoid(t.part[i]);
         dz.part[i] *= s * (1 + t.part[i] * (1 - s));
       }
-      return dz;
+      return;
     default:
-      return dz;
+      return;
   }
 }
 
@@ -50,13 +55,15 @@ enum class ActPath { kRelu, kAny };
 template <ActPath kPath, typename A>
 RNK_INLINE Pack<A> apply_act(Pack<A> t, Act act, A slope) {
   if constexpr (kPath == ActPath::kRelu) return positive_part(t);
-  return apply_act_any(t, act, slope);
+  if (act != Act::kIdentity) apply_act_any(t, act, slope);
+  return t;
 }
 
 template <ActPath kPath, typename A>
 RNK_INLINE Pack<A> act_grad(Pack<A> dz, Pack<A> t, Act act, A slope) {
   if constexpr (kPath == ActPath::kRelu) return where_positive(t, dz, broadcast(A(0)));
-  return act_grad_any(dz, t, act, slope);
+  if (act != Act::kIdentity) act_grad_any(dz, t, act, slope);
+  return dz;
 }
 
 RNK_ISA_END

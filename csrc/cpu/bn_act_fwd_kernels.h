@@ -69,8 +69,10 @@ inline void bn_act_fwd(const BnActFwdParams& p, ParallelFor pf) {
     with_layout(p.channels, p.inner, [&](auto layout, int64_t copies) {
       using Element = decltype(element);
       using Layout = decltype(layout);
-      if (p.act == Act::kRelu && !std::is_same_v<Element, double>) {
-        return bn_act_fwd_residual<Element, Layout, ActPath::kRelu>(p, layout, copies, pf);
+      if constexpr (!std::is_same_v<Element, double>) {
+        if (p.act == Act::kRelu) {
+          return bn_act_fwd_residual<Element, Layout, ActPath::kRelu>(p, layout, copies, pf);
+        }
       }
       bn_act_fwd_residual<Element, Layout, ActPath::kAny>(p, layout, copies, pf);
     });

@@ -52,4 +52,25 @@ RNK_INLINE Pack<A> where_bits(unsigned bits, Pack<A> a, Pack<A> b) {
   return a;
 }
 
+// x, with zero in the lanes that do not exist.
+template <typename A>
+RNK_INLINE Pack<A> first_lanes(Pack<A> x, Part n) {
+  return where_bits((1u << n.count) - 1, x, broadcast(A(0)));
+}
+
+template <typename A>
+RNK_INLINE Pack<A> first_lanes(Pack<A> x, Full) {
+  return x;
+}
+
+// In fp64 and in the order of the lanes, for every instruction set the same.
+template <typename A>
+RNK_INLINE double sum_of_lanes(const Pack<A>& x) {
+  alignas(64) A lane[kPack];
+  store_compute(lane, x);
+  double sum = 0;
+  for (A value : lane) sum += value;
+  return sum;
+}
+
 RNK_ISA_END
