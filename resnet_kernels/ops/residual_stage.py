@@ -147,8 +147,9 @@ class _ResidualStage(torch.autograd.Function):
         needs = (need_x, *stem_needs)
         if dh is None or not any(needs):
             return None, None, None, *([None] * LAYER_TENSORS), *grads
+        layer, act, pool = spec.stem
         dx, *stem_grads = stem_backward(
-            ns, *spec.stem, dh, x, stem_flat[0], stem_flat[1], stem_kept, needs
+            ns, layer, act, pool, dh, x, stem_flat[0], stem_flat[1], stem_kept, needs
         )
         return None, None, dx, *stem_grads, None, None, None, *grads
 
@@ -201,7 +202,8 @@ def residual_stage(
     if not blocks:
         raise ValueError("blocks: expected at least one Block, got none")
     ns = namespace(backend)
-    size, stem_spec, flat = list(x.shape), None, []
+    size, stem_spec = list(x.shape), None
+    flat: list[Tensor | None] = []
     if stem is not None:
         x, layer, stem_spec, size = _stem_layer(ns, x, stem, pool, act_spec(stem_act, 0.01))
         flat += layer.tensors()
