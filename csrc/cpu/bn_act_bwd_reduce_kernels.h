@@ -130,15 +130,13 @@ struct GradColumns {
   }
 };
 
-template <int kRows, typename Reduce>
-RNK_INLINE void add_grad_rows(const Reduce& reduce, int64_t row, int64_t width, int64_t column,
-                              int64_t size, GradColumns<Reduce>& columns) {
+template <typename Reduce>
+RNK_INLINE void add_grad_rows(const Reduce& reduce, int64_t row, int64_t last, int64_t width,
+                              int64_t column, int64_t size, GradColumns<Reduce>& columns) {
   for (int64_t c = 0; c < size; c += kPack) {
     const auto k = reduce.coefs(column + c);
     auto sums = columns.at(c);
-    RNK_UNROLL for (int r = 0; r < kRows; ++r) {
-      reduce.add((row + r) * width + column + c, Full(), k, sums);
-    }
+    for (int64_t r = row; r < last; ++r) reduce.add(r * width + column + c, Full(), k, sums);
     columns.put(c, sums);
   }
 }
@@ -151,10 +149,11 @@ void grad_rows(const Reduce& reduce, int64_t row, int64_t last, int64_t width, i
   while (row < last) {
     const int64_t stop = std::min(last, row + kGradBlockRows);
     columns.clear(size);
-    for (; row + kGradGroup <= stop; row += kGradGroup) {
-      add_grad_rows<kGradGroup>(reduce, row, width, column, size, columns);
+    for (; row < stop; row += kGradGroup) {
+      const int64_t end = std::min<int64_t>(stop, row + kGradGroup);
+      add_grad_rows(reduce, row, end, width, column, size, columns);
     }
-    for (; row < stop; ++row) add_grad_rows<1>(reduce, row, width, column, size, columns);
+    row = stop;
     columns.add_to(totals + column, width, size);
   }
 }

@@ -1,5 +1,6 @@
 // Tensor checks and access on the stable ABI of libtorch: layout, dtype, device_ptr, outputs.
-// Checks here are those that memory safety needs; resnet_kernels/ops/checks.py explains misuse to users.
+// Checks here are those that memory safety needs; resnet_kernels/ops/checks.py explains misuse to
+// users.
 #pragma once
 
 #include <torch/csrc/stable/accelerator.h>
@@ -68,17 +69,22 @@ inline ActivationView activation_view(const Tensor& t, const char* name) {
   return {n, c, hw};
 }
 
-// t must be usable wherever `like` is: same shape, dtype, device and memory layout.
-inline void check_same(const Tensor& t, const Tensor& like, const char* name) {
+// t must have the shape and memory layout of `like`.
+inline void check_layout(const Tensor& t, const Tensor& like, const char* name) {
   STD_TORCH_CHECK(t.dim() == 4 && like.dim() == 4, name, ": expected 4 dimensions");
-  STD_TORCH_CHECK(t.scalar_type() == like.scalar_type(), name, ": dtype differs");
-  STD_TORCH_CHECK(t.device() == like.device(), name, ": device differs");
   for (int d = 0; d < 4; ++d) {
     STD_TORCH_CHECK(t.size(d) == like.size(d), name, ": expected size ", like.size(d),
                     " in dimension ", d, ", got ", t.size(d));
     STD_TORCH_CHECK(t.size(d) == 1 || t.numel() == 0 || t.stride(d) == like.stride(d), name,
                     ": memory layout differs");
   }
+}
+
+// t must be usable wherever `like` is: same shape, dtype, device and memory layout.
+inline void check_same(const Tensor& t, const Tensor& like, const char* name) {
+  STD_TORCH_CHECK(t.scalar_type() == like.scalar_type(), name, ": dtype differs");
+  STD_TORCH_CHECK(t.device() == like.device(), name, ": device differs");
+  check_layout(t, like, name);
 }
 
 // Dtype of statistics and per-channel vectors that go with an activation dtype.
