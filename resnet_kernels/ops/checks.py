@@ -87,7 +87,8 @@ def batch_norm(bn: Any, channels: int, x: Tensor) -> None:
         same_device(tracked, x, "num_batches_tracked")
     if bn.momentum is not None:
         real(bn.momentum, "momentum")
-    real(bn.eps, "eps", 0.0)
+    if real(bn.eps, "eps", 0.0) == 0 and bn.training:
+        raise ValueError(f"eps: expected more than 0 in training, got {bn.eps}")
     if not isinstance(bn.training, bool):
         raise TypeError(f"training: expected a bool, got {bn.training!r}")
 

@@ -101,11 +101,15 @@ def autocast_dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(x.device.type)
 
 
-def _leaving_autocast(function: Function, dtype_of: Callable[[Tensor], torch.dtype]) -> Function:
+def _leaving_autocast(
+    function: Function, name_of_x: str, dtype_of: Callable[[Tensor], torch.dtype]
+) -> Function:
     @functools.wraps(function)
-    def wrapper(x: Any, *args: Any, **kwargs: Any) -> Any:
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        x = args[0] if args else kwargs.get(name_of_x)
         if not isinstance(x, Tensor) or not torch.is_autocast_enabled(x.device.type):
-            return function(x, *args, **kwargs)
+            return function(*args, **kwargs)
+        x, args = (args[0], args[1:]) if args else (kwargs.pop(name_of_x), ())
         dtype = dtype_of(x)
         for name in ("residual", "shortcut"):
             if isinstance(kwargs.get(name), Tensor):
@@ -118,12 +122,12 @@ def _leaving_autocast(function: Function, dtype_of: Callable[[Tensor], torch.dty
 
 def autocasts(function: Function) -> Function:
     """Casts x, `residual` and `shortcut` to the autocast dtype and leaves autocast for the call."""
-    return _leaving_autocast(function, autocast_dtype)
+    return _leaving_autocast(function, "x", autocast_dtype)
 
 
 def autocasts_residual(function: Function) -> Function:
     """The same for an op without convolution, which runs in the dtype of its input."""
-    return _leaving_autocast(function, lambda x: x.dtype)
+    return _leaving_autocast(function, "y", lambda y: y.dtype)
 
 
 def as_dense(x: Tensor) -> Tensor:
