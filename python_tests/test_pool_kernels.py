@@ -1,4 +1,4 @@
-"""max_pool_fwd/bwd and avg_pool_fwd/bwd kernels against their definition, exactly or by the rule."""
+"""max_pool_fwd/bwd and avg_pool_fwd/bwd kernels against their definition, exact or by the rule."""
 
 from __future__ import annotations
 
