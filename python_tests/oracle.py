@@ -229,7 +229,6 @@ def compare(
     reduction_length: int,
     buffers: Sequence[str] = (),
     depth: int = 1,
-    inner_kinks: bool = False,
 ) -> Tensor:
     """Runs op, plain torch and the oracle forward and backward and asserts the error rule.
 
@@ -238,7 +237,8 @@ def compare(
         wanted: names of tensors whose gradients are compared. buffers: names of those updated in
         place.
         depth: number of layers whose rounding errors add up in per-channel gradients.
-        inner_kinks: there is a relu or leaky_relu in front of the last one.
+            A relu between layers is for fp32 and fp64 only: in low precision values fall on the
+            other side of it than the oracle's, in torch as in ours, with errors of any size.
     Returns: op's result.
     """
     ours, theirs, exact = (_leaves(tensors, wanted, d) for d in (None, None, torch.float64))
@@ -258,16 +258,9 @@ def compare(
         z.backward(dz)
     rows = max(z.numel() // max(z.shape[1], 1), 1)
     length = max(reduction_length, rows)
-    kinks = tolerances.kink_l2(z.dtype) if inner_kinks else 0.0
     for name in wanted:
         values = [leaves[name].grad for leaves in (ours, exact, theirs)]
         source = depth * tolerances.source_eps(z.dtype, values[0].dtype)
-        if kinks:
-            measured = l2_error(values[0], values[1]), l2_error(values[2], values[1])
-            assert measured[0] <= tolerances.TORCH_FACTOR * measured[1] + kinks, (
-                f"grad {name}: l2_error {measured[0]:.3e}, torch's {measured[1]:.3e}\n{repro}"
-            )
-            continue
         assert_gradient_close(*values, length, name=f"grad {name}", source=source, **check)
     for name in buffers:
         values = [leaves[name] for leaves in (ours, exact, theirs)]
