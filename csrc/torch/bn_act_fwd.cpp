@@ -24,20 +24,13 @@ Tensor run(const Tensor& y, const Tensor& scale, const Tensor& bias, const Optio
   if (residual.has_value()) check_same(*residual, y, "residual");
 
   Tensor z = torch::stable::empty_like(y);
-  const BnActFwdParams params{device_ptr(y),
-                              device_ptr(scale),
-                              device_ptr(bias),
-                              device_ptr(residual),
-                              device_ptr(scale2),
-                              device_ptr(bias2),
-                              device_ptr(z),
-                              static_cast<uint8_t*>(device_ptr(mask)),
-                              view.outer,
-                              view.channels,
-                              view.inner,
-                              dtype_of(y, "y"),
-                              act_of(act),
-                              slope};
+  const BnActFwdParams params{device_ptr(y),      device_ptr(scale),
+                              device_ptr(bias),   device_ptr(residual),
+                              device_ptr(scale2), device_ptr(bias2),
+                              device_ptr(z),      static_cast<uint8_t*>(device_ptr(mask)),
+                              view.outer,         view.channels,
+                              view.inner,         dtype_of(y, "y"),
+                              act_of(act),        slope};
   const DeviceScope scope(y);
   launch::bn_act_fwd(params, scope.context());
   scope.check_launch("bn_act_fwd");
