@@ -49,11 +49,16 @@ class Explanation:
 
 
 def _joined(layers: tuple[str, ...]) -> str:
-    """Names with their common parent written once: layer1.0.{conv1, bn1, relu}."""
-    parents = {name.rpartition(".")[0] for name in layers}
-    if len(layers) < 2 or len(parents) > 1 or parents == {""}:
-        return ", ".join(layers)
-    return f"{parents.pop()}.{{{', '.join(name.rpartition('.')[2] for name in layers)}}}"
+    """Names with what they share written once: layer1.0.{conv1, bn1, relu}."""
+    names = list(dict.fromkeys(name for name in layers if not name.endswith("()")))
+    if len(names) < 2:
+        return ", ".join(names)
+    parts = [name.split(".") for name in names]
+    shared = 0
+    while all(len(p) > shared + 1 and p[shared] == parts[0][shared] for p in parts):
+        shared += 1
+    inner = ", ".join(".".join(p[shared:]) for p in parts)
+    return f"{'.'.join(parts[0][:shared])}.{{{inner}}}" if shared else inner
 
 
 def explain(model: nn.Module) -> Explanation:

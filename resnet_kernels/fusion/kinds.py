@@ -69,12 +69,13 @@ def hooked(module: nn.Module) -> bool:
 
 
 def is_inlined(module: nn.Module) -> bool:
-    """Whether a trace looks into this child: a Sequential of layers."""
+    """Whether a trace looks into this child: a Sequential with a layer in it."""
     if getattr(original_class(type(module)), "forward", None) is not nn.Sequential.forward:
         return False
-    return all(
+    return any(
         kind_of_class(type(child)) or is_inlined(child)
         for child in module.__dict__["_modules"].values()
+        if child is not None
     )
 
 

@@ -68,7 +68,7 @@ class _Proxy(fx.Proxy):
     @property
     def __class__(self) -> type:  # type: ignore[override]
         caller = sys._getframe(1).f_globals.get("__name__", "")
-        if caller.startswith("torch.") or caller == "torch":
+        if caller.partition(".")[0] in ("torch", __name__.partition(".")[0]):
             return _Proxy
         if kinds.is_tensor(self.node, self.tracer.root):  # type: ignore[attr-defined]
             return torch.Tensor
