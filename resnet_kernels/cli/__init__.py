@@ -1,4 +1,7 @@
-"""The command `resnet-kernels`. Exit codes: 0 done, 1 a check failed, 2 a wrong input, 130 interrupted."""
+"""The command `resnet-kernels`.
+
+Exit codes: 0 done, 1 a check failed, 2 a wrong input, 130 interrupted.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         import click
         import rich  # noqa: F401
     except ImportError as error:
-        print(f"error: the command line needs {error.name}: pip install {error.name}", file=sys.stderr)
+        print(
+            f"error: the command line needs {error.name}: pip install {error.name}", file=sys.stderr
+        )
         return 2
 
     from ..training.errors import UserError

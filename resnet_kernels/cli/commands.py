@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+from .bench import bench
+
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
 ANY_PATH = click.Path(path_type=Path)
@@ -17,7 +17,10 @@ ANY_PATH = click.Path(path_type=Path)
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(package_name="resnet_kernels", prog_name="resnet-kernels")
 def cli() -> None:
-    """Train, measure and inspect ResNets on fused convolution, batch norm and activation kernels."""
+    """Train, measure and inspect ResNets on fused conv, batch norm and activation kernels."""
+
+
+cli.add_command(bench)
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:
@@ -25,10 +28,16 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 
 
 @cli.command()
-@click.option("--data", help="digits (default), cifar10, or a folder with train/<class>/ and test/<class>/.")
-@click.option("--data-dir", help="Where cifar-10-batches-py is, or is downloaded to.  [default: data]")
+@click.option(
+    "--data", help="digits (default), cifar10, or a folder with train/<class>/ and test/<class>/."
+)
+@click.option(
+    "--data-dir", help="Where cifar-10-batches-py is, or is downloaded to.  [default: data]"
+)
 @click.option("--model", help="Name in resnet_kernels.models; the default depends on the data.")
-@click.option("--stock", is_flag=True, default=None, help="Stock torch modules instead of fused ones.")
+@click.option(
+    "--stock", is_flag=True, default=None, help="Stock torch modules instead of fused ones."
+)
 @click.option("--epochs", type=int)
 @click.option("--batch-size", type=int)
 @click.option("--lr", type=float, help="Peak learning rate: linear warm-up, then cosine to zero.")
@@ -36,14 +45,20 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 @click.option("--weight-decay", type=float, help="Not applied to batch norm and biases.")
 @click.option("--label-smoothing", type=float)
 @click.option("--warmup-epochs", type=float)
-@click.option("--amp", type=click.Choice(["none", "bf16", "fp16"]), help="Mixed precision.  [default: none]")
+@click.option(
+    "--amp", type=click.Choice(["none", "bf16", "fp16"]), help="Mixed precision.  [default: none]"
+)
 @click.option("--size", type=int, help="Crop size for folders of large pictures.  [default: 224]")
 @click.option("--seed", type=int, help="Decides everything random.  [default: 0]")
 @click.option("--workers", type=int, help="Processes that decode large pictures.")
-@click.option("--threads", type=int, help="CPU threads; 0 leaves the choice to torch.  [default: 0]")
+@click.option(
+    "--threads", type=int, help="CPU threads; 0 leaves the choice to torch.  [default: 0]"
+)
 @click.option("--device", help="cpu, cuda, cuda:N.  [default: cuda where there is one]")
 @click.option("--out", type=FOLDER, help="Run directory.  [default: the next free one under runs/]")
-@click.option("--resume", type=ANY_PATH, help="A checkpoint or run directory to continue, to the same bits.")
+@click.option(
+    "--resume", type=ANY_PATH, help="A checkpoint or run directory to continue, to the same bits."
+)
 def train(out: Path | None, resume: Path | None, **options: Any) -> int:
     """Train a ResNet and write checkpoint, metrics and curves to a run directory."""
     from rich.console import Console

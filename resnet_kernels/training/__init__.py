@@ -1,1 +1,1 @@
-"""Training of the library's models from the command line: data, loop, checkpoints, metrics, plots."""
+"""Training from the command line: data, loop, checkpoints, metrics, plots."""

@@ -1,4 +1,4 @@
-"""Checkpoints: written to a temporary file, synced and moved into place; loaded with weights_only."""
+"""Checkpoints: written to a temporary file, synced, moved into place; loaded as data only."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ FORMAT = "resnet_kernels.checkpoint/1"
 class Checkpoint:
     """The whole state of a run between two steps.
 
-    `step` counts the finished steps of `epoch`; `sums` are the epoch's loss, correct and seen so far;
-    `data` describes the data set (classes, normalisation), so that the weights can be used without it.
+    `step` counts the finished steps of `epoch`; `sums` are the epoch's loss, correct and seen so
+    far; `data` describes the data set (classes, normalisation), so that the weights can be used
+    without it.
     """
 
     config: dict[str, Any]
@@ -70,7 +71,9 @@ def save_checkpoint(
     checkpoint: Checkpoint, path: Path, write: Callable[[Any, IO[bytes]], None] = torch.save
 ) -> None:
     """Replaces `path` by this checkpoint; on any failure the old file stays."""
-    content = {field.name: getattr(checkpoint, field.name) for field in dataclasses.fields(checkpoint)}
+    content = {
+        field.name: getattr(checkpoint, field.name) for field in dataclasses.fields(checkpoint)
+    }
     with atomic_file(path) as file:
         write({"format": FORMAT, **content}, file)
 
@@ -91,5 +94,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise UserError(f"{path} is not a checkpoint of `resnet-kernels train`")
     names = {field.name for field in dataclasses.fields(Checkpoint)}
     if content.keys() != names:
-        raise UserError(f"the checkpoint {path} lacks or has unknown parts: {sorted(content.keys() ^ names)}")
+        raise UserError(
+            f"the checkpoint {path} lacks or has unknown parts: {sorted(content.keys() ^ names)}"
+        )
     return Checkpoint(**content)

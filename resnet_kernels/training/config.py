@@ -1,4 +1,4 @@
-"""What a training run is: its settings, the presets per data set, and what a resumed run may change."""
+"""The settings of a training run, the presets per data set, what a resumed run may change."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
-                raise UserError(f"--{name.replace('_', '-')}: expected at least 1, got {getattr(self, name)}")
+                raise UserError(
+                    f"--{name.replace('_', '-')}: expected at least 1, got {getattr(self, name)}"
+                )
         if self.amp not in ("none", "bf16", "fp16"):
             raise UserError(f"--amp: expected none, bf16 or fp16, got {self.amp!r}")
         if not 0 <= self.warmup_epochs < self.epochs:
@@ -46,11 +48,23 @@ class TrainConfig:
             )
 
 
-# 32x32 sets: the CIFAR recipe of He et al. 2015 with Nesterov and one cosine. Large pictures: theirs for
-# ImageNet with lr 0.1 per 256 pictures and the label smoothing of torchvision's recipe.
+# Small: the CIFAR recipe of He et al. 2015 with Nesterov and one cosine. Large: theirs for ImageNet,
+# lr 0.1 per 256 pictures, with the label smoothing of torchvision's recipe.
 PRESETS: dict[str, dict[str, Any]] = {
-    "digits": {"model": "resnet20", "epochs": 20, "batch_size": 64, "lr": 0.1, "warmup_epochs": 2.0},
-    "small": {"model": "resnet20", "epochs": 30, "batch_size": 128, "lr": 0.2, "warmup_epochs": 1.0},
+    "digits": {
+        "model": "resnet20",
+        "epochs": 20,
+        "batch_size": 64,
+        "lr": 0.1,
+        "warmup_epochs": 2.0,
+    },
+    "small": {
+        "model": "resnet20",
+        "epochs": 30,
+        "batch_size": 128,
+        "lr": 0.2,
+        "warmup_epochs": 1.0,
+    },
     "large": {
         "model": "resnet50",
         "epochs": 90,
@@ -74,12 +88,14 @@ def new_config(kind: str, given: dict[str, Any]) -> TrainConfig:
 
 
 def resumed_config(saved: dict[str, Any], given: dict[str, Any]) -> TrainConfig:
-    """The settings of a checkpoint under the given ones, which may only say where and how long to run.
+    """The settings of a checkpoint under the given ones, which may only say where and how long.
 
     Raises: UserError naming the first option that contradicts the checkpoint.
     """
     for name, value in given.items():
         if name not in CHANGEABLE_ON_RESUME and saved[name] != value:
             option = "--" + name.replace("_", "-")
-            raise UserError(f"{option}: the checkpoint was trained with {saved[name]!r}, got {value!r}")
+            raise UserError(
+                f"{option}: the checkpoint was trained with {saved[name]!r}, got {value!r}"
+            )
     return TrainConfig(**{**saved, **given})

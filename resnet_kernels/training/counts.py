@@ -24,7 +24,7 @@ PREFIX = "resnet_kernels"
 class OpCounts:
     """Calls by op: ours in one training step, and the fallbacks to plain torch among them.
 
-    `declared` are the fallbacks that belong to the design (torch's convolution), `undeclared` the others.
+    `declared` are those that belong to the design (torch's convolution), `undeclared` the others.
     """
 
     per_step: dict[str, int]

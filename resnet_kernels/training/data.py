@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,8 +85,12 @@ def _digits(seed: int) -> DataSet:
     train, test = train_test_split(
         np.arange(len(labels)), test_size=0.2, stratify=bunch.target, random_state=seed
     )
-    splits = [(images[part], labels[part]) for part in (torch.from_numpy(train), torch.from_numpy(test))]
-    return _in_memory("digits", [str(d) for d in range(10)], splits[0], splits[1], pad=2, flip=False)
+    splits = [
+        (images[part], labels[part]) for part in (torch.from_numpy(train), torch.from_numpy(test))
+    ]
+    return _in_memory(
+        "digits", [str(d) for d in range(10)], splits[0], splits[1], pad=2, flip=False
+    )
 
 
 def _cifar10(root: Path) -> DataSet:
@@ -101,7 +106,7 @@ def _cifar10(root: Path) -> DataSet:
     except (OSError, RuntimeError) as error:  # URLError is an OSError
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"--data cifar10: no usable cifar-10-batches-py in {root}, and the download failed ({reason}); "
+            f"--data cifar10: no usable cifar-10-batches-py in {root}, and no download ({reason}); "
             "point --data-dir at the folder that holds it"
         ) from error
     return _in_memory("cifar10", classes, train, test, 4, True, (CIFAR10_MEAN, CIFAR10_STD))
@@ -117,7 +122,9 @@ def _folders(root: Path) -> tuple[Path, Path]:
     train = root / "train"
     test = next((root / name for name in TEST_FOLDERS if (root / name).is_dir()), None)
     if not train.is_dir() or test is None:
-        raise UserError(f"--data: {root} should hold train/<class>/ and test/<class>/ (or val/<class>/)")
+        raise UserError(
+            f"--data: {root} should hold train/<class>/ and test/<class>/ (or val/<class>/)"
+        )
     return train, test
 
 
@@ -142,7 +149,7 @@ def _picture_size(path: Path) -> tuple[int, int]:
         raise UserError(f"--data: cannot read the picture {path}") from error
 
 
-def _image_folders(root: Path):  # type: ignore[no-untyped-def]
+def _image_folders(root: Path) -> tuple[Any, Any]:
     from torchvision.datasets import ImageFolder
 
     train, test = _folders(root)
@@ -160,11 +167,16 @@ def _small_folders(root: Path) -> DataSet:
     train, test = _image_folders(root)
     size = _picture_size(Path(train.samples[0][0]))
     return _in_memory(
-        root.name, train.classes, _decode(train, size), _decode(test, size), pad=size[0] // 8, flip=True
+        root.name,
+        train.classes,
+        _decode(train, size),
+        _decode(test, size),
+        pad=size[0] // 8,
+        flip=True,
     )
 
 
-def _decode(folder, size: tuple[int, int]) -> Split:  # type: ignore[no-untyped-def]
+def _decode(folder: Any, size: tuple[int, int]) -> Split:
     """Every picture as RGB at `size`; one of another size is resized."""
     from PIL import Image
 
@@ -189,6 +201,13 @@ def _large_folders(root: Path, config: TrainConfig) -> DataSet:
     train, test = _image_folders(root)
     size = config.size or 224
     info = DataInfo(
-        root.name, train.classes, 3, [size, size], IMAGENET_MEAN, IMAGENET_STD, len(train), len(test)
+        root.name,
+        train.classes,
+        3,
+        [size, size],
+        IMAGENET_MEAN,
+        IMAGENET_STD,
+        len(train),
+        len(test),
     )
     return FolderSet(info, train, test, size, config.workers)

@@ -1,4 +1,4 @@
-"""What the training loop needs from data: a description, and batches that depend only on (seed, epoch, step)."""
+"""What the training loop needs from data: a description, and batches by (seed, epoch, step)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class DataSet(Protocol):
     def train_batches(
         self, seed: int, epoch: int, batch_size: int, start_step: int, device: torch.device
     ) -> Iterator[Batch]:
-        """Augmented batches `start_step` .. of an epoch; the same ones however the epoch was cut up."""
+        """Augmented batches of an epoch from `start_step` on; the same wherever that is."""
 
     def test_batches(self, batch_size: int, device: torch.device) -> Iterator[Batch]:
         """The test split, in order, without augmentation."""

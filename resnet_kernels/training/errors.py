@@ -2,4 +2,4 @@
 
 
 class UserError(Exception):
-    """Something the caller can put right: a wrong name, path, option or file. The text is one line."""
+    """What the caller can put right: a wrong name, path, option or file. The text is one line."""

@@ -1,4 +1,4 @@
-"""A data set of larger pictures in folders, decoded and augmented by torchvision in worker processes."""
+"""Larger pictures in folders, decoded and augmented by torchvision in worker processes."""
 
 from __future__ import annotations
 
@@ -66,7 +66,9 @@ class FolderSet:
     def test_batches(self, batch_size: int, device: torch.device) -> Iterator[Batch]:
         return self._load(self._test, batch_size, device)
 
-    def _load(self, dataset: Dataset[Any], batch_size: int, device: torch.device) -> Iterator[Batch]:
+    def _load(
+        self, dataset: Dataset[Any], batch_size: int, device: torch.device
+    ) -> Iterator[Batch]:
         cuda = device.type == "cuda"
         loader = DataLoader(
             dataset,

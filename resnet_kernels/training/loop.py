@@ -1,4 +1,4 @@
-"""The training loop: epochs, evaluation, interruption, and a state that resumes to the same bits."""
+"""The training loop: epochs, evaluation, interruption; its state resumes to the same bits."""
 
 from __future__ import annotations
 
@@ -192,7 +192,8 @@ class Trainer:
                 )
         if saved.epoch > self.config.epochs:
             raise UserError(
-                f"--epochs: the checkpoint has already {saved.epoch} epochs, got {self.config.epochs}"
+                f"--epochs: the checkpoint has {saved.epoch} epochs already, "
+                f"got {self.config.epochs}"
             )
         try:
             self.model.load_state_dict(saved.model)
@@ -211,7 +212,9 @@ class Trainer:
 
 def _sums(logits: Tensor, labels: Tensor, loss_sum: Tensor) -> Tensor:
     correct = (logits.argmax(1) == labels).sum()
-    return torch.stack([loss_sum.double(), correct.double(), correct.new_tensor(len(labels)).double()])
+    return torch.stack(
+        [loss_sum.double(), correct.double(), correct.new_tensor(len(labels)).double()]
+    )
 
 
 def _short(value: Any) -> str:
@@ -221,7 +224,7 @@ def _short(value: Any) -> str:
 
 @contextlib.contextmanager
 def ctrl_c_as_flag() -> Iterator[Callable[[], bool]]:
-    """Within it the first Ctrl-C only makes the yielded function true; a second one kills as usual."""
+    """Within it the first Ctrl-C only makes the yielded function true; a second one kills."""
     pressed = False
 
     def press(_signal: int, _frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""A data set of small pictures held as uint8 tensors, with crop and flip of a whole batch in one gather."""
+"""Small pictures held as uint8 tensors; crop and flip of a whole batch are one gather."""
 
 from __future__ import annotations
 
@@ -12,10 +12,15 @@ from .dataset import Batch, DataInfo, epoch_order, generator, steps_per_epoch
 
 
 class MemorySet:
-    """Pictures [N, H, W, C] uint8 and labels [N] int64 of both splits, and how to augment the first."""
+    """Pictures [N, H, W, C] uint8 and labels [N] int64 of both splits; the first is augmented."""
 
     def __init__(
-        self, info: DataInfo, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], pad: int, flip: bool
+        self,
+        info: DataInfo,
+        train: tuple[Tensor, Tensor],
+        test: tuple[Tensor, Tensor],
+        pad: int,
+        flip: bool,
     ) -> None:
         self.info = info
         self.pad, self.flip = pad, flip
@@ -49,9 +54,9 @@ def _to(split: tuple[Tensor, Tensor], device: torch.device) -> tuple[Tensor, Ten
 
 
 def crop_and_flip(images: Tensor, pad: int, flip: bool, draw: torch.Generator) -> Tensor:
-    """Random crop out of `pad` black pixels on each side, then a mirror image of every second one or so.
+    """Random crop out of `pad` black pixels on each side, then a mirror image or not.
 
-    Equivalent to: torchvision's RandomCrop(size, padding=pad) and RandomHorizontalFlip(), per image.
+    Equivalent to: torchvision's RandomCrop(size, padding=pad), RandomHorizontalFlip() per image.
 
     Args:
         images: [B, H, W, C] uint8.

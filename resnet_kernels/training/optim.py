@@ -11,8 +11,9 @@ from .config import TrainConfig
 
 
 def param_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Two groups: matrices and filters with weight decay; batch norm and biases (1-d or less) without."""
-    decay, rest = [], []
+    """Two groups: filters and matrices with weight decay; batch norm and biases without."""
+    decay: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for parameter in model.parameters():
         if parameter.requires_grad:
             (decay if parameter.ndim > 1 else rest).append(parameter)
@@ -31,7 +32,7 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.SGD:
 
 
 def lr_at(step: int, total_steps: int, warmup_steps: int, peak: float) -> float:
-    """Learning rate of step 0 .. total_steps-1: linear from peak/warmup_steps to peak, then a half cosine to 0.
+    """Learning rate of a step: linear from peak/warmup_steps to peak, then a half cosine to 0.
 
     The cosine reaches 0 one step after the last, so that no step is wasted.
     """

@@ -12,7 +12,7 @@ Rows = Sequence[Mapping[str, float]]
 
 
 def plot_runs(runs: Mapping[str, Rows], path: Path) -> None:
-    """Draws loss (left) and accuracy (right) over epochs; solid lines test, dashed lines training."""
+    """Draws loss and accuracy over epochs; solid lines are the test set, dashed ones training."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:

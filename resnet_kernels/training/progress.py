@@ -25,7 +25,9 @@ class ProgressWatcher:
     def __init__(self, console: Console, epochs: int, steps: int, done: int) -> None:
         self.epochs, self.steps = epochs, steps
         self.console = console
-        self._bar = Progress(*BAR_COLUMNS, console=console, transient=True, disable=not console.is_terminal)
+        self._bar = Progress(
+            *BAR_COLUMNS, console=console, transient=True, disable=not console.is_terminal
+        )
         self._task = self._bar.add_task(
             "train",
             total=epochs * steps,
@@ -41,7 +43,10 @@ class ProgressWatcher:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._bar.stop()
 

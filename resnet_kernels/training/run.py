@@ -55,7 +55,9 @@ def pick_device(name: str | None) -> str:
     if device.type not in ("cpu", "cuda"):
         raise UserError(f"--device: expected cpu, cuda or cuda:N, got {name!r}")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"--device: {name} is not there (torch sees {torch.cuda.device_count()} GPUs)")
+        raise UserError(
+            f"--device: {name} is not there (torch sees {torch.cuda.device_count()} GPUs)"
+        )
     return name
 
 
@@ -102,7 +104,7 @@ def _run_folder(out: Path | None, config: TrainConfig, resumed: bool) -> Path:
         out = next(path for path in names if not path.exists())
     elif (out / CHECKPOINT).exists():
         raise UserError(
-            f"--out: {out} already holds a run; choose another folder, or --resume {out / CHECKPOINT}"
+            f"--out: {out} already holds a run; choose another folder, or --resume {out}"
         )
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -118,8 +120,12 @@ def _train(trainer: Trainer, folder: Path, console: Console) -> int:
     _say(console, _headline(trainer, folder))
 
     def save() -> None:
-        save_checkpoint(trainer.checkpoint(), checkpoint)
-        write_metrics(trainer.history, folder)
+        try:
+            save_checkpoint(trainer.checkpoint(), checkpoint)
+            write_metrics(trainer.history, folder)
+        except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(f"cannot write to {folder}: {reason}") from error
 
     done = trainer.epoch * trainer.steps + trainer.step
     try:
