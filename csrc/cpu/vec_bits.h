@@ -65,7 +65,7 @@ RNK_INLINE Pack<A> first_lanes(Pack<A> x, Full) {
 
 // In fp64 and in the order of the lanes, for every instruction set the same.
 template <typename A>
-RNK_INLINE double sum_of_lanes(const Pack<A>& x) {
+__attribute__((noinline)) double sum_of_lanes(const Pack<A>& x) {
   alignas(64) A lane[kPack];
   store_compute(lane, x);
   double sum = 0;

@@ -64,15 +64,15 @@ RNK_INLINE ShortVec to_element(FloatVec x, Half) {
   return (ShortVec)__builtin_convertvector(x, HalfVec);
 }
 #else
-// Without conversion instructions. A multiplication by 2^112 moves the exponent and is exact for
+// Without conversion instructions, and too long to inline. A multiplication by 2^112 moves the exponent and is exact for
 // denormals too; inf and NaN then need their exponent filled up.
-RNK_INLINE FloatVec from_element(ShortVec half, Half) {
+inline __attribute__((noinline)) FloatVec half_to_float(ShortVec half) {
   const UintVec bits = widen(half);
   const FloatVec magnitude = as_float((bits & 0x7fffu) << 13) * 0x1p112f;
   const UintVec special = (bits & 0x7fffu) >= 0x7c00u ? (UintVec){} + 0x7f800000u : (UintVec){};
   return as_float(as_bits(magnitude) | special | (bits & 0x8000u) << 16);
 }
-RNK_INLINE ShortVec to_element(FloatVec x, Half) {
+inline __attribute__((noinline)) ShortVec float_to_half(FloatVec x) {
   const UintVec bits = as_bits(x);
   const UintVec magnitude = bits & 0x7fffffffu;
   // Normal: round off 13 bits of the mantissa, move the exponent by 112.
@@ -84,6 +84,8 @@ RNK_INLINE ShortVec to_element(FloatVec x, Half) {
   out = magnitude > 0x7f800000u ? (UintVec){} + 0x7e00u : out;
   return narrow(out | ((bits >> 16) & 0x8000u));
 }
+RNK_INLINE FloatVec from_element(ShortVec bits, Half) { return half_to_float(bits); }
+RNK_INLINE ShortVec to_element(FloatVec x, Half) { return float_to_half(x); }
 #endif
 
 template <typename Element>
@@ -113,19 +115,31 @@ RNK_INLINE void store(Element* p, const Pack<Compute<Element>>& x, Full) {
   }
 }
 
-// The missing elements read as zero.
+// Parts end rows and tensors: called, not inlined, to keep the loops small. Missing elements read as zero.
+template <typename Element>
+__attribute__((noinline)) void load_part(const Element* p, int count, Pack<Compute<Element>>& x) {
+  Element copy[kPack] = {};
+  for (int i = 0; i < count; ++i) copy[i] = p[i];
+  x = load(copy, Full());
+}
+
+template <typename Element>
+__attribute__((noinline)) void store_part(Element* p, int count, const Pack<Compute<Element>>& x) {
+  Element copy[kPack];
+  store(copy, x, Full());
+  for (int i = 0; i < count; ++i) p[i] = copy[i];
+}
+
 template <typename Element>
 RNK_INLINE Pack<Compute<Element>> load(const Element* p, Part n) {
-  Element copy[kPack] = {};
-  for (int i = 0; i < n.count; ++i) copy[i] = p[i];
-  return load(copy, Full());
+  Pack<Compute<Element>> x;
+  load_part(p, n.count, x);
+  return x;
 }
 
 template <typename Element>
 RNK_INLINE void store(Element* p, const Pack<Compute<Element>>& x, Part n) {
-  Element copy[kPack];
-  store(copy, x, Full());
-  for (int i = 0; i < n.count; ++i) p[i] = copy[i];
+  store_part(p, n.count, x);
 }
 
 // x as it would be read back after a store.
