@@ -69,13 +69,12 @@ def hooked(module: nn.Module) -> bool:
 
 
 def is_inlined(module: nn.Module) -> bool:
-    """Whether a trace looks into this child: a Sequential with a layer in it."""
+    """Whether a trace looks into this child: a Sequential that is empty or has a layer in it."""
     if getattr(original_class(type(module)), "forward", None) is not nn.Sequential.forward:
         return False
-    return any(
-        kind_of_class(type(child)) or is_inlined(child)
-        for child in module.__dict__["_modules"].values()
-        if child is not None
+    children = [child for child in module.__dict__["_modules"].values() if child is not None]
+    return not children or any(
+        kind_of_class(type(child)) or is_inlined(child) for child in children
     )
 
 

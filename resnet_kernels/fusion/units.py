@@ -58,22 +58,18 @@ def find_units(graph: Graph) -> list[Unit]:
 
 
 def _units_ending_at(graph: Graph, tail: fx.Node) -> Iterator[Unit]:
+    """Units whose last node is `tail`, longest first."""
     act = graph.act(tail)
     if act is None:
         yield from _units_adding_at(graph, tail, None)
         if graph.kind(tail) == "bn":
-            conv, bn, x, nodes = _layer(graph, tail)
-            if conv is not None:
-                yield Unit(x, conv, bn, None, None, nodes)
+            yield from (unit for unit in _layers(graph, tail) if unit.conv is not None)
         return
     inner = act.operand
     if len(inner.users) != 1:
         return
-    for unit in _units_adding_at(graph, inner, act):
-        yield dataclasses.replace(unit, nodes=(*unit.nodes, tail))
-    if graph.kind(inner) in ("conv", "bn"):
-        conv, bn, x, nodes = _layer(graph, inner)
-        yield Unit(x, conv, bn, None, act, (*nodes, tail))
+    for unit in (*_units_adding_at(graph, inner, act), *_layers(graph, inner)):
+        yield dataclasses.replace(unit, act=act, nodes=(*unit.nodes, tail))
 
 
 def _units_adding_at(graph: Graph, node: fx.Node, act: Act | None) -> Iterator[Unit]:
@@ -84,25 +80,25 @@ def _units_adding_at(graph: Graph, node: fx.Node, act: Act | None) -> Iterator[U
     first, second = add.operands
     choices = [(first, second)] if add.in_place else [(first, second), (second, first)]
     for main, residual in sorted(choices, key=lambda choice: -_depth(graph, choice[0])):
-        wanted = ("conv", "bn") if act else ("bn",)
-        if graph.kind(main) in wanted and len(main.users) == 1:
-            conv, bn, x, nodes = _layer(graph, main)
-            yield Unit(x, conv, bn, residual, act, (*nodes, node))
+        if len(main.users) != 1:
+            continue
+        for unit in _layers(graph, main):
+            if act is not None or unit.bn is not None:
+                yield dataclasses.replace(unit, residual=residual, nodes=(*unit.nodes, node))
 
 
-def _layer(
-    graph: Graph, node: fx.Node
-) -> tuple[fx.Node | None, fx.Node | None, fx.Node, tuple[fx.Node, ...]]:
-    """conv, bn, their input and their nodes, from the last of them."""
-    x = node.args[0]
-    assert isinstance(x, fx.Node)
+def _layers(graph: Graph, node: fx.Node) -> Iterator[Unit]:
+    """The layer that ends with `node`: convolution and batch norm, or one of them."""
+    x = node.args[0] if node.args else None
+    if graph.kind(node) not in ("conv", "bn") or not isinstance(x, fx.Node):
+        return
     if graph.kind(node) == "conv":
-        return node, None, x, (node,)
-    if graph.kind(x) == "conv" and len(x.users) == 1:
-        inner = x.args[0]
-        assert isinstance(inner, fx.Node)
-        return x, node, inner, (x, node)
-    return None, node, x, (node,)
+        yield Unit(x, node, None, None, None, (node,))
+        return
+    inner = x.args[0] if x.args else None
+    if graph.kind(x) == "conv" and len(x.users) == 1 and isinstance(inner, fx.Node):
+        yield Unit(inner, x, node, None, None, (x, node))
+    yield Unit(x, None, node, None, None, (node,))
 
 
 def _depth(graph: Graph, node: fx.Node) -> int:
