@@ -107,15 +107,21 @@ def _leaving_autocast(
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         x = args[0] if args else kwargs.get(name_of_x)
-        if not isinstance(x, Tensor) or not torch.is_autocast_enabled(x.device.type):
+        # Autocast does not know the meta device.
+        if (
+            not isinstance(x, Tensor)
+            or x.device.type == "meta"
+            or not torch.is_autocast_enabled(x.device.type)
+        ):
             return function(*args, **kwargs)
         x, args = (args[0], args[1:]) if args else (kwargs.pop(name_of_x), ())
-        dtype = dtype_of(x)
+        cast = x.to(dtype_of(x))
         for name in ("residual", "shortcut"):
-            if isinstance(kwargs.get(name), Tensor):
-                kwargs[name] = kwargs[name].to(dtype)
+            value = kwargs.get(name)
+            if isinstance(value, Tensor):
+                kwargs[name] = cast if value is x else value.to(cast.dtype)
         with torch.autocast(x.device.type, enabled=False):
-            return function(x.to(dtype), *args, **kwargs)
+            return function(cast, *args, **kwargs)
 
     return wrapper  # type: ignore[return-value]
 

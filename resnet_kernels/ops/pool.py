@@ -94,6 +94,10 @@ class _AvgPool(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dz: Tensor) -> tuple[Any, ...]:
+        if dz.shape[2] * dz.shape[3] == 1 and ctx.pool[0] == tuple(ctx.x_size[2:]):
+            # One window: every element gets the same share, which the next op reads where it is.
+            share = 1 / (ctx.pool[0][0] * ctx.pool[0][1])
+            return None, None, (dz * share).expand(ctx.x_size)
         dz = dz.contiguous(memory_format=ctx.layout)
         return None, None, ctx.ns.avg_pool_bwd(dz, ctx.x_size, *ctx.pool)
 
