@@ -37,6 +37,13 @@ def _outside_autocast(function: Callable[..., Any], device_type: str, *args: Any
         return function(*args)
 
 
+def _in_layout(t: Tensor, dtype: torch.dtype, layout: torch.memory_format) -> Tensor:
+    """t in this dtype and layout. A 1x1 filter fits both layouts, whatever its strides say."""
+    if t.dtype == dtype and t.is_contiguous(memory_format=layout):
+        return t
+    return t.to(dtype, memory_format=layout)
+
+
 def _convolution(
     x: Tensor, w: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any, groups: int
 ) -> Tensor:
@@ -46,7 +53,7 @@ def _convolution(
         torch.ops.aten.convolution.default,
         x.device.type,
         x.to(dtype),
-        w.to(dtype, memory_format=layout),
+        _in_layout(w, dtype, layout),
         None if bias is None else bias.to(dtype),
         stride,
         padding,
@@ -55,7 +62,7 @@ def _convolution(
         [0, 0],
         groups,
     )
-    return y.to(x.dtype, memory_format=layout)
+    return _in_layout(y, x.dtype, layout)
 
 
 def _convolution_backward(
@@ -67,9 +74,9 @@ def _convolution_backward(
     return _outside_autocast(
         torch.ops.aten.convolution_backward.default,
         dy.device.type,
-        dy.to(dtype, memory_format=layout),
+        _in_layout(dy, dtype, layout),
         x.to(dtype),
-        w.to(dtype, memory_format=layout),
+        _in_layout(w, dtype, layout),
         None,
         stride,
         padding,
@@ -146,7 +153,7 @@ def _input_gradient(
     """Fresh dx in `layout`, with the branch's gradient added in place."""
     x = torch.empty(input_size, dtype=_compute_dtype(dy), device=dy.device, memory_format=layout)
     dx = _convolution_backward(dy, x, w, conv, [True, False, False])[0]
-    dx = dx.to(dy.dtype, memory_format=layout)
+    dx = _in_layout(dx, dy.dtype, layout)
     return dx if branch is None else dx.add_(branch)
 
 
@@ -206,8 +213,9 @@ def conv_wgrad(
     z = _prologue(x, in_scale, in_bias, in_act, in_slope)
     conv = (stride, padding, dilation, groups, tf32)
     dw = _convolution_backward(dy, z, w, conv, [False, True, False])[1]
-    if dw.dtype == w.dtype and dw.stride() == w.stride():
-        return dw
+    strides = zip(w.shape, w.stride(), dw.stride(), strict=True)
+    if dw.dtype == w.dtype and all(size == 1 or s == t for size, s, t in strides):
+        return dw if dw.stride() == w.stride() else dw.as_strided(w.shape, w.stride())
     return torch.empty_like(w).copy_(dw)
 
 
