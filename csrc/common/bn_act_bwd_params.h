@@ -22,7 +22,7 @@ struct BnSide {
 struct BnActBwdReduceParams {
   const void* dz;        // [outer, channels, inner] dtype
   BnSide bn;
-  BnSide bn2;            // y null: there is no second one
+  BnSide bn2;            // sums null: there is no second one
   const void* residual;  // [outer, channels, inner] dtype, or null
   const uint8_t* mask;   // bits t > 0 from bn_act_fwd, or null: t is recomputed
   void* g;               // [outer, channels, inner] dtype: g rounded, and so are the sums' g; or null

@@ -302,7 +302,7 @@ void grad_reduce_path(const BnActBwdReduceParams& p, ParallelFor parallel_for) {
 inline void bn_act_bwd_reduce(const BnActBwdReduceParams& p, ParallelFor parallel_for) {
   with_element(p.dtype, [&](auto element) {
     using Element = decltype(element);
-    if (p.bn2.y != nullptr) return grad_reduce_path<Element, GradKind::kSecondBn>(p, parallel_for);
+    if (p.bn2.sums != nullptr) return grad_reduce_path<Element, GradKind::kSecondBn>(p, parallel_for);
     if (p.g != nullptr) return grad_reduce_path<Element, GradKind::kResidual>(p, parallel_for);
     grad_reduce_path<Element, GradKind::kAlone>(p, parallel_for);
   });
