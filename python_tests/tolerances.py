@@ -47,8 +47,9 @@ GRADCHECK = {"eps": 1e-6, "atol": 1e-5, "rtol": 1e-3}
 RUNNING_STATS_ULPS = 16.0
 
 
-# In fp64 the oracle has the same eps as the result, and its own error counts as ours.
-FP64_ORACLE = 16.0
+# In fp64 the oracle has the same eps as the result: its own errors, and those of a chain, count as
+# ours.
+FP64_ORACLE = 64.0
 
 # A block against the same layers run one by one, both ours: the same values reach every kink, and
 # gradients

@@ -47,7 +47,12 @@ def residual(value: Any, x: Tensor, size: Sequence[int], name: str = "residual")
 
 def vector(value: Any, channels: int, x: Tensor, name: str) -> None:
     """value is None or [channels] of a floating dtype on x's device."""
-    if value is None:
+    if value is None or (
+        isinstance(value, Tensor)
+        and value.shape == (channels,)
+        and value.dtype.is_floating_point
+        and value.device == x.device
+    ):
         return
     tensor(value, name)
     if not value.dtype.is_floating_point:
@@ -58,7 +63,9 @@ def vector(value: Any, channels: int, x: Tensor, name: str) -> None:
 
 
 def real(value: Any, name: str, minimum: float | None = None) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    if type(value) is not float and (
+        isinstance(value, bool) or not isinstance(value, numbers.Real)
+    ):
         raise TypeError(f"{name}: expected a number, got {value!r}")
     number = float(value)
     if minimum is not None and not number >= minimum:
@@ -112,6 +119,8 @@ def _integer(value: Any, name: str, minimum: int) -> int:
 
 def pair(value: Any, name: str, minimum: int) -> Pair:
     """An int or two ints (height, width), as a tuple of two."""
+    if type(value) is int and value >= minimum:
+        return value, value
     if isinstance(value, (list, tuple)):
         if len(value) == 1:
             value = (value[0], value[0])
