@@ -208,6 +208,10 @@ class Bottleneck(nn.Module):
     ) -> None:
         super().__init__()
         width = int(planes * (base_width / 64.0)) * groups
+        if width < 1:
+            raise ValueError(
+                f"base_width: expected planes * base_width / 64 >= 1, got {planes} and {base_width}"
+            )
         self.conv1 = conv1x1(in_channels, width)
         self.bn1 = norm(width)
         self.conv2 = conv3x3(width, width, stride, groups)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
-from torch import nn
+import torch
+from torch import fx, nn
 
 from ..ops import library
 from .api import candidates, default_plans, why_untouched
-from .kinds import kind_of_class
+from .kinds import is_layer
 from .mixin import _PLANS, FusedMixin
 from .plan import Plan
 
@@ -78,12 +79,11 @@ def explain(model: nn.Module) -> Explanation:
     for path, module in model.named_modules():
         if module in fusable:
             _explain_module(model, path, module, rows, reasons)
-        elif (why := why_untouched(module)) and not kind_of_class(type(module)):
-            reasons[path] = why
+        elif isinstance(module, (fx.GraphModule, torch.jit.ScriptModule)):
+            reasons[path] = why_untouched(module) or ""
     ordered: dict[Row, None] = {}
     for path, module in model.named_modules():
-        kind = kind_of_class(type(module))
-        if kind not in ("conv", "bn", "act"):
+        if not is_layer(module):
             continue
         reason = reasons.get(path) or _inherited(path, reasons)
         ordered[rows.get(path) or Row((path,), _UNFUSED, reason)] = None

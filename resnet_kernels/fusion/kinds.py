@@ -26,6 +26,15 @@ def kind_of_class(cls: type) -> str:
     return ""
 
 
+def is_layer(module: nn.Module) -> bool:
+    """Whether explain() has a row for the module: any convolution, batch norm or activation."""
+    if kind_of_class(type(module)) in ("conv", "bn", "act"):
+        return True
+    layers = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase)
+    in_file = type(module).__module__ == nn.modules.activation.__name__
+    return isinstance(module, layers) or (in_file and not isinstance(module, nn.MultiheadAttention))
+
+
 _CLASSES: dict[type, str] = {
     nn.Conv2d: "conv",
     nn.BatchNorm2d: "bn",

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import fx, nn
 
-from .kinds import Graph, hooked, kind_of_class
+from .kinds import Graph, hooked, is_layer, kind_of_class
 from .units import Unit, find_units, is_safe
 
 
@@ -220,12 +220,8 @@ def left_layers(graph: Graph, groups: list[Group]) -> tuple[tuple[str, str], ...
     return tuple(
         (str(node.target), _why_left(graph, node))
         for node in graph.nodes
-        if node not in inside and graph.leaf(node) is not None and _is_layer(graph, node)
+        if node not in inside and (leaf := graph.leaf(node)) is not None and is_layer(leaf)
     )
-
-
-def _is_layer(graph: Graph, node: fx.Node) -> bool:
-    return kind_of_class(type(graph.leaf(node))) in ("conv", "bn", "act")
 
 
 def _why_left(graph: Graph, node: fx.Node) -> str:
@@ -234,10 +230,10 @@ def _why_left(graph: Graph, node: fx.Node) -> str:
     if hooked(leaf):
         return "has hooks"
     kind = graph.kind(node)
-    if kind == "act":
-        act = graph.act(node)
-        if act is None:
-            return "activation without a fused form"
+    act = graph.act(node)
+    if not kind or (kind == "act" and act is None):
+        return f"{type(leaf).__name__} has no fused form"
+    if act is not None:
         if len(act.operand.users) > 1:
             return "its input is used elsewhere too"
         return "does not follow a convolution or batch norm"

@@ -6,6 +6,7 @@ Children, parameters, names, hooks and state_dict stay. The plans live in the in
 
 from __future__ import annotations
 
+import functools
 import threading
 from typing import Any
 
@@ -32,15 +33,6 @@ class FusedMixin(nn.Module):
 
     _rnk_original: type
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        key = argument_key(args, kwargs)
-        if key is None or not _may_fuse():
-            return super().forward(*args, **kwargs)  # type: ignore[misc]
-        plan = find_plan(self, key)  # type: ignore[arg-type]
-        if plan is None or plan.run is None:
-            return super().forward(*args, **kwargs)  # type: ignore[misc]
-        return plan.run(self, *flat_tensors(args, kwargs))
-
     def __reduce_ex__(self, protocol: Any) -> Any:
         function, args, state, *rest = _padded(super().__reduce_ex__(protocol))
         args = tuple(original_class(arg) if isinstance(arg, type) else arg for arg in args)
@@ -55,12 +47,8 @@ class FusedMixin(nn.Module):
         find_plan(self, ONE_TENSOR)  # type: ignore[arg-type]
 
     def __prepare_scriptable__(self) -> nn.Module:
-        """torch.jit.script compiles the original class."""
-        copy: Any = object.__new__(original_class(type(self)))
-        copy.__dict__.update(self.__dict__)
-        copy.__dict__.pop(_PLANS, None)
-        copy.__dict__["_modules"] = dict(self.__dict__["_modules"])
-        return copy
+        """Called by torch.jit.script, which would put what it gets here into the live model."""
+        raise TypeError("torch.jit.script: expected an unfused model: call unfuse(model) first")
 
 
 def _padded(reduced: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -76,6 +64,20 @@ def _rebuild(function: Any, args: tuple[Any, ...]) -> Any:
 _classes: dict[type, type] = {}
 
 
+def _forward_of(cls: Any) -> Any:
+    """The fused class's forward; it keeps the signature of the original, which torch.fx reads."""
+
+    @functools.wraps(cls.forward)
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        key = argument_key(args, kwargs)
+        plan = find_plan(self, key) if key is not None and _may_fuse() else None
+        if plan is None or plan.run is None:
+            return cls.forward(self, *args, **kwargs)
+        return plan.run(self, *flat_tensors(args, kwargs))
+
+    return forward
+
+
 def fused_class(cls: type) -> type:
     """The subclass of cls with FusedMixin's forward. Raises TypeError if cls cannot be subclassed."""
     if cls not in _classes:
@@ -84,6 +86,7 @@ def fused_class(cls: type) -> type:
             "__qualname__": f"Fused{cls.__qualname__}",
             "__doc__": cls.__doc__,
             "_rnk_original": cls,
+            "forward": _forward_of(cls),
         }
         _classes[cls] = type(cls)(f"Fused{cls.__name__}", (FusedMixin, cls), names)
     return _classes[cls]
