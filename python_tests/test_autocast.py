@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from resnet_kernels import ops
+from resnet_kernels.ops import layers
 
 CONVOLUTIONS = [n for n in public_ops.CALLS if not n.startswith(("bn_act", "max", "avg"))]
 
@@ -59,3 +60,15 @@ def test_fp64_is_left_alone(rng, backend):
     with torch.autocast("cpu", torch.bfloat16):
         z = public_ops.CALLS["conv_bn_act"](t, False, act="relu", backend=backend)
     assert z.dtype == torch.float64
+
+
+def test_ops_run_outside_autocast():
+    """Plain-torch parts of an op must not be cast a second time."""
+    inside = layers.autocasts(lambda x, residual: (torch.is_autocast_enabled("cpu"), x, residual))
+    x = torch.ones(1)
+    with torch.autocast("cpu", torch.bfloat16):
+        enabled, cast, residual = inside(x, residual=x)
+        assert torch.is_autocast_enabled("cpu")
+    assert not enabled
+    assert cast.dtype == torch.bfloat16
+    assert residual is cast
