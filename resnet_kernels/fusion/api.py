@@ -65,7 +65,7 @@ def unfuse(model: nn.Module) -> nn.Module:
         raise TypeError(f"model: expected an nn.Module, got {type(model).__name__}")
     for module in model.modules():
         if isinstance(module, FusedMixin):
-            module.__class__ = original_class(type(module))
+            object.__setattr__(module, "__class__", original_class(type(module)))
             module.__dict__.pop(_PLANS, None)
     return model
 
@@ -138,7 +138,7 @@ def usual_key(module: nn.Module) -> ArgumentKey:
 
 def _swap(module: nn.Module) -> None:
     if not isinstance(module, FusedMixin):
-        module.__class__ = fused_class(type(module))
+        object.__setattr__(module, "__class__", fused_class(type(module)))
 
 
 def _to_channels_last(conv: nn.Conv2d) -> None:

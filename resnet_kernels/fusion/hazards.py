@@ -29,27 +29,30 @@ _FORBIDDEN_OPS = {
     **dict.fromkeys(("SETUP_ASYNC_WITH", "BEFORE_ASYNC_WITH", "GET_AWAITABLE"), "is async"),
     **dict.fromkeys(("IMPORT_NAME", "IMPORT_FROM"), "imports"),
 }
-# Names whose value depends on global state, or that draw random numbers or switch autograd.
+# Names whose value depends on global state, that draw random numbers, switch autograd, or change a
+# module; and those that a symbolic value cannot answer truly (type, hasattr, callable).
 _FORBIDDEN_NAMES = frozenset(
-    """rand randn randint randperm normal bernoulli multinomial poisson manual_seed seed
-    initial_seed get_rng_state set_rng_state default_generator is_grad_enabled set_grad_enabled no_grad
-    enable_grad inference_mode is_inference_mode_enabled is_autocast_enabled autocast is_compiling
-    is_dynamo_compiling get_default_dtype set_default_dtype get_default_device set_default_device
-    get_num_threads set_num_threads are_deterministic_algorithms_enabled use_deterministic_algorithms
-    item tolist numpy data_ptr backward register_hook requires_grad_ save load checkpoint
-    __dict__ __class__ __setattr__ register_buffer register_parameter add_module register_module
-    register_forward_hook register_forward_pre_hook train eval apply to cuda cpu""".split()
-)
+    ("rand randn randint randperm normal bernoulli multinomial poisson manual_seed seed random "
+     "initial_seed get_rng_state set_rng_state default_generator is_grad_enabled no_grad "
+     "set_grad_enabled enable_grad inference_mode is_inference_mode_enabled autocast "
+     "is_autocast_enabled is_compiling is_dynamo_compiling is_exporting is_in_onnx_export "
+     "get_default_dtype set_default_dtype get_default_device set_default_device get_num_threads "
+     "set_num_threads are_deterministic_algorithms_enabled use_deterministic_algorithms backends "
+     "distributed mps xpu is_available device_count item tolist numpy data_ptr backward "
+     "register_hook requires_grad_ save load checkpoint __dict__ __class__ __setattr__ "
+     "register_buffer register_parameter add_module register_module register_forward_hook "
+     "register_forward_pre_hook train eval apply to cuda cpu").split()  # noqa: SIM905
+)  # fmt: skip
 _ALLOWED_BUILTINS = frozenset(
-    """len range zip enumerate isinstance issubclass tuple list dict set int float bool str min max
-    sum abs round divmod pow getattr hasattr super reversed sorted map filter any all slice type repr
-    callable property ValueError TypeError RuntimeError AssertionError NotImplementedError KeyError
-    IndexError Exception Ellipsis NotImplemented True False None""".split()
-)
+    ("len range zip enumerate isinstance issubclass tuple list dict set int float bool str min max "
+     "sum abs round divmod pow getattr super reversed sorted map filter any all slice property "
+     "ValueError TypeError RuntimeError AssertionError NotImplementedError KeyError IndexError "
+     "Exception Ellipsis NotImplemented True False None").split()  # noqa: SIM905
+)  # fmt: skip
 _ALLOWED_MODULES = frozenset(
-    """torch torch.nn torch.nn.functional torch.nn.modules torch._C._nn torch.jit math operator typing
-    torch.fx torch.utils torch._C torch.ops torch.special""".split()
-)
+    ("torch torch.nn torch.nn.functional torch.nn.modules torch._C torch._C._nn torch.jit torch.fx "
+     "torch.utils torch.ops torch.special math operator typing").split()  # noqa: SIM905
+)  # fmt: skip
 _MODULE_METHODS = frozenset(dir(nn.Module)) - {"forward"}
 
 

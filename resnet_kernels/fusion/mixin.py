@@ -6,6 +6,7 @@ Children, parameters, names, hooks and state_dict stay. The plans live in the in
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import threading
 from typing import Any
@@ -17,9 +18,8 @@ from .kinds import original_class
 from .plan import Plan, make_plan
 from .trace import ONE_TENSOR, ArgumentKey, argument_key, flat_tensors
 
-# A module that changes its ways more often than this between calls runs as it is.
-_MAX_PLANS = 8
-_MAX_KEYS = 16
+# A module that changes its ways more often than this runs as it is where no plan fits.
+_MAX_PLANS = 64
 # Plans kept per class for other instances to use.
 _MAX_POOL = 128
 _PLANS = "_rnk_plans"
@@ -97,16 +97,24 @@ def _may_fuse() -> bool:
     return not (torch._C._get_tracing_state() or nn.modules.module._has_any_global_hook())
 
 
+@dataclasses.dataclass
+class _Plans:
+    """The plans of one module, and how many were made or found for it."""
+
+    by_key: dict[ArgumentKey, tuple[Plan, ...]] = dataclasses.field(default_factory=dict)
+    made: int = 0
+
+
 def find_plan(module: nn.Module, key: ArgumentKey) -> Plan | None:
     """The plan of a module for these arguments; made now if none fits, unless torch.compile runs."""
-    plans = module.__dict__.get(_PLANS, {})
-    known = plans.get(key, ())
-    for plan in known:
-        if plan.guard(module):
-            return plan
-    if torch.compiler.is_compiling() or len(known) >= _MAX_PLANS or len(plans) >= _MAX_KEYS:
-        return None
-    return _new_plan(module, key)
+    plans = module.__dict__.get(_PLANS)
+    if plans is not None:
+        for plan in plans.by_key.get(key, ()):
+            if plan.guard(module):
+                return plan
+        if plans.made >= _MAX_PLANS:
+            return None
+    return None if torch.compiler.is_compiling() else _new_plan(module, key)
 
 
 def _new_plan(module: nn.Module, key: ArgumentKey) -> Plan:
@@ -119,6 +127,7 @@ def _new_plan(module: nn.Module, key: ArgumentKey) -> Plan:
             plan = make_plan(module, cls.forward, key)  # type: ignore[attr-defined]
             shared.append(plan)
             del shared[:-_MAX_POOL]
-        plans = module.__dict__.setdefault(_PLANS, {})
-        plans[key] = (*plans.get(key, ()), plan)
+        plans = module.__dict__.setdefault(_PLANS, _Plans())
+        plans.by_key[key] = (*plans.by_key.get(key, ()), plan)
+        plans.made += 1
     return plan

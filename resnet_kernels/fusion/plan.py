@@ -23,8 +23,12 @@ from .reads import MISSING
 from .trace import ArgumentKey, Trace
 from .units import Unit
 
-# Attributes of leaves that a plan relies on.
-_RELIED_ON = ("inplace", "approximate", "negative_slope", "return_indices", "divisor_override")
+# Attributes of leaves that a plan relies on, by module.
+_RELIED_ON = {
+    "activation": ("inplace", "approximate", "negative_slope"),
+    "dropout": ("inplace",),
+    "pooling": ("return_indices", "divisor_override", "output_size", "ceil_mode", "dilation"),
+}
 
 
 @dataclasses.dataclass
@@ -105,8 +109,7 @@ def _write_guard(module: nn.Module, trace: Trace) -> Callable[[nn.Module], bool]
             condition = _differs(source, f"getattr({paths[path]}, {name!r}, MISSING)", value)
             source.add(1, f"if {condition}: return False")
     for first, second in trace.aliases:
-        chains = [_fetch("self", path) for path in (first, second)]
-        source.add(1, f"if {chains[0]} is not {chains[1]}: return False")
+        source.add(1, f"if {paths[first]} is not {paths[second]}: return False")
     for (_, name), (scope, value) in trace.constants.items():
         condition = _differs(source, f"{source.constant(scope)}.get({name!r}, MISSING)", value)
         source.add(1, f"if {condition}: return False")
@@ -117,7 +120,7 @@ def _write_guard(module: nn.Module, trace: Trace) -> Callable[[nn.Module], bool]
 def _guarded_paths(trace: Trace) -> set[str]:
     """Paths of all modules the trace met, with their parents."""
     met = set(trace.touched) | {path for path, _ in trace.reads.values}
-    met |= set(trace.reads.structures)
+    met |= set(trace.reads.structures) | {path for pair in trace.aliases for path in pair}
     for (path, name), value in trace.reads.values.items():
         if isinstance(value, nn.Module):
             met.add(f"{path}.{name}" if path else name)
@@ -146,9 +149,9 @@ def _relied_on(module: nn.Module, trace: Trace) -> dict[tuple[str, str], Any]:
     found = {}
     for path in trace.touched:
         child = module.get_submodule(path)
-        if type(child).__module__.startswith("torch.nn"):
-            own = vars(child)
-            found.update({(path, name): own[name] for name in _RELIED_ON if name in own})
+        package, _, home = type(child).__module__.rpartition(".")
+        names = _RELIED_ON.get(home, ()) if package == "torch.nn.modules" else ()
+        found.update({(path, name): vars(child)[name] for name in names if name in vars(child)})
     return found
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import operator
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -28,11 +29,14 @@ _CONSTANTS = (type(None), bool, int, float, str)
 
 
 def _one_key(value: Any) -> Any:
-    if isinstance(value, torch.Tensor):
+    # A plan answers isinstance() for plain tensors; other kinds go the module's own way.
+    if type(value) is torch.Tensor:
         return "tensor"
     if isinstance(value, _CONSTANTS):
         return (type(value), value)
-    if type(value) in (list, tuple) and all(isinstance(item, torch.Tensor) for item in value):
+    if type(value) in (list, tuple) and all(
+        type(item) is torch.Tensor for item in value
+    ):
         return (type(value), len(value), "tensors")
     return None
 
@@ -42,7 +46,7 @@ ONE_TENSOR: ArgumentKey = (("tensor",), ())
 
 def argument_key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> ArgumentKey | None:
     """Structure of a call's arguments; None where it has more than tensors, constants and lists."""
-    if len(args) == 1 and not kwargs and isinstance(args[0], torch.Tensor):
+    if len(args) == 1 and not kwargs and type(args[0]) is torch.Tensor:
         return ONE_TENSOR
     positional = tuple(_one_key(value) for value in args)
     named = tuple((name, _one_key(value)) for name, value in kwargs.items())
@@ -73,6 +77,19 @@ class _Proxy(fx.Proxy):
         if kinds.is_tensor(self.node, self.tracer.root):  # type: ignore[attr-defined]
             return torch.Tensor
         raise Refused("forward asks for the type of a value that is not known")
+
+    def __getattr__(self, name: str) -> Any:
+        if not hasattr(torch.Tensor, name):
+            if kinds.is_tensor(self.node, self.tracer.root):  # type: ignore[attr-defined]
+                raise AttributeError(name)
+            raise Refused(f"forward reads .{name} of a value that is not known")
+        return super().__getattr__(name)
+
+    def __str__(self) -> str:
+        raise Refused("forward prints a tensor")
+
+    def __format__(self, spec: str) -> str:
+        raise Refused("forward prints a tensor")
 
 
 def _in_place(name: str) -> Callable[[Any, Any], Any]:
@@ -107,6 +124,7 @@ class _Tracer(fx.Tracer):
         super().__init__(autowrap_modules=())
         self.forward = forward
         self.key = key
+        self.thread = threading.get_ident()
         self.paths = {child: path for path, child in module.named_modules()}
         self.tensors = {id(p): n for n, p in module.named_parameters()}
         self.tensors.update({id(b): n for n, b in module.named_buffers()})
@@ -117,6 +135,14 @@ class _Tracer(fx.Tracer):
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any
+    ) -> Any:
+        # torch.fx patches nn.Module for all threads; another thread's call is none of ours.
+        if threading.get_ident() != self.thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         self.touched.add(module_qualified_name)
@@ -140,7 +166,7 @@ class _Tracer(fx.Tracer):
         return self.paths[mod]
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
-        if not isinstance(attr_val, torch.Tensor):
+        if not isinstance(attr_val, torch.Tensor) or threading.get_ident() != self.thread:
             return attr_val
         name = self.tensors.get(id(attr_val))
         if name is None:
