@@ -21,6 +21,7 @@ template <typename Element, typename Layout, GradKind kKind, GradPath kPath>
 struct GradReduce {
   using A = Compute<Element>;
   static constexpr bool kDual = kKind == GradKind::kSecondBn;
+  static constexpr bool kGrouped = kPath != GradPath::kAny;
   static constexpr int kSums = kDual ? 3 : 2;
 
   // Coefficients of a pack's channels; those that a variant does not use are never loaded.
@@ -82,6 +83,13 @@ struct GradReduce {
     }
   }
 
+  // Asks for the elements at i; it may be past the end.
+  RNK_INLINE void prefetch(int64_t i) const {
+    __builtin_prefetch(static_cast<const Element*>(p.dz) + i);
+    __builtin_prefetch(static_cast<const Element*>(p.bn.y) + i);
+    if constexpr (kDual) __builtin_prefetch(static_cast<const Element*>(p.bn2.y) + i);
+  }
+
   // Adds the n elements at i to the sums and stores their g.
   template <typename Count>
   RNK_INLINE void add(int64_t i, Count n, const Coefs& k, Sums& sums) const {
@@ -102,7 +110,7 @@ struct GradReduce {
 };
 
 constexpr int kGradBlockRows = 64;  // rows between two additions to the fp64 sums
-constexpr int kGradGroup = 4;       // rows per visit of the sums: up to 16 streams of memory
+
 
 // Sums of columns [column, column + size) of a block of rows.
 template <typename Reduce>
@@ -131,12 +139,26 @@ struct GradColumns {
 };
 
 template <typename Reduce>
-RNK_INLINE void add_grad_rows(const Reduce& reduce, int64_t row, int64_t last, int64_t width,
-                              int64_t column, int64_t size, GradColumns<Reduce>& columns) {
+RNK_INLINE void add_grad_group(const Reduce& reduce, int64_t begin, int64_t width, int64_t column,
+                               int64_t size, GradColumns<Reduce>& columns) {
   for (int64_t c = 0; c < size; c += kPack) {
     const auto k = reduce.coefs(column + c);
     auto sums = columns.at(c);
-    for (int64_t r = row; r < last; ++r) reduce.add(r * width + column + c, Full(), k, sums);
+    RNK_UNROLL for (int r = 0; r < kRowGroup; ++r) {
+      const int64_t i = begin + r * width + c;
+      reduce.prefetch(i + kRowGroup * width);
+      reduce.add(i, Full(), k, sums);
+    }
+    columns.put(c, sums);
+  }
+}
+
+template <typename Reduce>
+RNK_INLINE void add_grad_row(const Reduce& reduce, int64_t begin, int64_t column, int64_t size,
+                             GradColumns<Reduce>& columns) {
+  for (int64_t c = 0; c < size; c += kPack) {
+    auto sums = columns.at(c);
+    reduce.add(begin + c, Full(), reduce.coefs(column + c), sums);
     columns.put(c, sums);
   }
 }
@@ -149,11 +171,12 @@ void grad_rows(const Reduce& reduce, int64_t row, int64_t last, int64_t width, i
   while (row < last) {
     const int64_t stop = std::min(last, row + kGradBlockRows);
     columns.clear(size);
-    for (; row < stop; row += kGradGroup) {
-      const int64_t end = std::min<int64_t>(stop, row + kGradGroup);
-      add_grad_rows(reduce, row, end, width, column, size, columns);
+    if constexpr (Reduce::kGrouped) {
+      for (; row + kRowGroup <= stop; row += kRowGroup) {
+        add_grad_group(reduce, row * width + column, width, column, size, columns);
+      }
     }
-    row = stop;
+    for (; row < stop; ++row) add_grad_row(reduce, row * width + column, column, size, columns);
     columns.add_to(totals + column, width, size);
   }
 }

@@ -15,13 +15,26 @@ struct BnActFwdBody {
   bool with_mask;
   BitWriter<Layout> bits;
 
+  static constexpr bool kGrouped = false;
+  struct Coefs {
+    Pack<A> scale, bias, scale2, bias2;
+  };
+
+  RNK_INLINE Coefs coefs(int64_t at) const {
+    Coefs k{Layout::coef(scale, at), Layout::coef(bias, at), {}, {}};
+    if constexpr (kResidual == Residual::kSecondBn) {
+      k.scale2 = Layout::coef(scale2, at);
+      k.bias2 = Layout::coef(bias2, at);
+    }
+    return k;
+  }
+
   template <typename Count>
-  RNK_INLINE void operator()(int64_t i, int64_t at, Count n) {
-    Pack<A> t = multiply_add(load(y + i, n), Layout::coef(scale, at), Layout::coef(bias, at));
+  RNK_INLINE void operator()(int64_t i, const Coefs& k, Count n) {
+    Pack<A> t = multiply_add(load(y + i, n), k.scale, k.bias);
     if constexpr (kResidual == Residual::kAdd) t = t + load(residual + i, n);
     if constexpr (kResidual == Residual::kSecondBn) {
-      t = t + multiply_add(load(residual + i, n), Layout::coef(scale2, at),
-                           Layout::coef(bias2, at));
+      t = t + multiply_add(load(residual + i, n), k.scale2, k.bias2);
     }
     if (with_mask) bits.put(i, positive_bits(t), n);
     store(z + i, apply_act<kPath>(t, act, slope), n);

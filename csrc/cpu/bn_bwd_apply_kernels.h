@@ -10,17 +10,37 @@ struct BnBwdApplyBody {
   Act act;
   A slope;
 
+  static constexpr bool kGrouped = kPath != ActPath::kAny;
+  struct Coefs {
+    Pack<A> mean, a, b, c, scale, bias;
+  };
+
+  bool with_act() const { return kPath == ActPath::kRelu || act != Act::kIdentity; }
+
+  RNK_INLINE Coefs coefs(int64_t at) const {
+    Coefs k{Layout::coef(mean, at), Layout::coef(a, at), Layout::coef(b, at), Layout::coef(c, at),
+            {}, {}};
+    if (with_act()) {
+      k.scale = Layout::coef(scale, at);
+      k.bias = Layout::coef(bias, at);
+    }
+    return k;
+  }
+
+  RNK_INLINE void prefetch(int64_t i) const {
+    __builtin_prefetch(g + i);
+    __builtin_prefetch(y + i);
+  }
+
   template <typename Count>
-  RNK_INLINE void operator()(int64_t i, int64_t at, Count n) {
+  RNK_INLINE void operator()(int64_t i, const Coefs& k, Count n) const {
     const Pack<A> value = load(y + i, n);
     Pack<A> grad = load(g + i, n);
-    if (kPath == ActPath::kRelu || act != Act::kIdentity) {
-      const Pack<A> t = multiply_add(value, Layout::coef(scale, at), Layout::coef(bias, at));
-      grad = act_grad<kPath>(grad, t, act, slope);
+    if (with_act()) {
+      grad = act_grad<kPath>(grad, multiply_add(value, k.scale, k.bias), act, slope);
     }
-    const Pack<A> statistics =
-        multiply_add(value - Layout::coef(mean, at), Layout::coef(b, at), Layout::coef(c, at));
-    store(dy + i, multiply_add(grad, Layout::coef(a, at), statistics), n);
+    const Pack<A> statistics = multiply_add(value - k.mean, k.b, k.c);
+    store(dy + i, multiply_add(grad, k.a, statistics), n);
   }
   RNK_INLINE void finish() {}
 };

@@ -19,6 +19,7 @@ RNK_INLINE void add_rows(const Element* x, int64_t width, int64_t columns, Stats
     const Pack<A> pivot = load_compute(block.pivot + c);
     Pack<A> sum = load_compute(block.sum + c), square = load_compute(block.square + c);
     RNK_UNROLL for (int r = 0; r < kRows; ++r) {
+      __builtin_prefetch(x + (r + kRows) * width + c);
       const Pack<A> d = load(x + r * width + c, Full()) - pivot;
       sum = sum + d;
       square = multiply_add(d, d, square);

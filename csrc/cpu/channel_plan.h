@@ -15,7 +15,7 @@ struct RowShape {
 };
 
 inline RowShape row_shape(int64_t channels) {
-  constexpr int64_t kMinWidth = 128;  // amortises a row's start where there are few channels
+  constexpr int64_t kMinWidth = 256;  // amortises a row's start where there are few channels
   int64_t copies = kPack / std::gcd<int64_t>(channels, kPack);
   while (channels * copies < kMinWidth) copies *= 2;
   return {channels * copies, copies};

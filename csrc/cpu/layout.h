@@ -1,6 +1,12 @@
-// The two memory layouts as walks over packs. A walk calls body(i, at, n) for the elements i ... of a
-// range in memory order; coef(v, at) are their per-channel coefficients, n is Full or Part.
+// The two memory layouts as walks over packs. A walk calls body(i, k, n) for the elements i ... of a
+// range; n is Full or Part, k = body.coefs(at) holds their per-channel coefficients, from coef(v, at).
 RNK_ISA_BEGIN
+
+// Rows that one visit of the coefficients serves in bodies with many of them (kGrouped). The next group is
+// prefetched, because the hardware does not follow several rows of several tensors. On one core of an EPYC
+// 9005 with 26 MB tensors of 64 channels, bn_bwd_apply went from 29 to 38 GB/s, bn_act_bwd_reduce from 17
+// to 43; groups of 2 and 8 were slower, and so is bn_act_fwd, with 2 coefficients, in groups (38 for 52).
+constexpr int kRowGroup = 4;
 
 // channels_last: coefficients run along a row.
 struct Rows {
@@ -15,10 +21,29 @@ struct Rows {
   RNK_INLINE void walk(int64_t begin, int64_t end, Body& body) const {
     int64_t at = begin % width;
     for (int64_t i = begin; i < end; at = 0) {
+      if constexpr (Body::kGrouped) {
+        if (at == 0 && i + kRowGroup * width <= end) {
+          group(i, body);
+          i += kRowGroup * width;
+          continue;
+        }
+      }
       const int64_t stop = std::min(end, i + width - at);
-      for (; i + kPack <= stop; i += kPack, at += kPack) body(i, at, Full());
-      if (i < stop) body(i, at, Part{static_cast<int>(stop - i)});
+      for (; i + kPack <= stop; i += kPack, at += kPack) body(i, body.coefs(at), Full());
+      if (i < stop) body(i, body.coefs(at), Part{static_cast<int>(stop - i)});
       i = stop;
+    }
+  }
+
+  template <typename Body>
+  RNK_INLINE void group(int64_t begin, Body& body) const {
+    for (int64_t at = 0; at < width; at += kPack) {
+      const auto k = body.coefs(at);
+      RNK_UNROLL for (int r = 0; r < kRowGroup; ++r) {
+        const int64_t i = begin + r * width + at;
+        body.prefetch(i + kRowGroup * width);
+        body(i, k, Full());
+      }
     }
   }
 };
@@ -38,9 +63,9 @@ struct Planes {
     int64_t plane = begin / inner;
     for (int64_t i = begin; i < end; ++plane) {
       const int64_t stop = std::min(end, (plane + 1) * inner);
-      const int64_t at = plane % channels;
-      for (; i + kPack <= stop; i += kPack) body(i, at, Full());
-      if (i < stop) body(i, at, Part{static_cast<int>(stop - i)});
+      const auto k = body.coefs(plane % channels);
+      for (; i + kPack <= stop; i += kPack) body(i, k, Full());
+      if (i < stop) body(i, k, Part{static_cast<int>(stop - i)});
       i = stop;
     }
   }

@@ -68,9 +68,19 @@ RNK_INLINE Pack<A> positive_part(Pack<A> x) {
   return x;
 }
 
+// Makes x come from a register. Else a load that only a selection uses becomes a masked load, which
+// waits for its mask and is not prefetched: the backward kernels took 1.6 times as long.
+template <typename A>
+RNK_INLINE void pin(Pack<A>& x) {
+#if defined(__x86_64__)
+  RNK_UNROLL for (int i = 0; i < Pack<A>::kParts; ++i) asm("" : "+v"(x.part[i]));
+#endif
+}
+
 // x > 0 ? a : b. NaN is not greater.
 template <typename A>
 RNK_INLINE Pack<A> where_positive(Pack<A> x, Pack<A> a, Pack<A> b) {
+  pin(a);
   RNK_EACH_PART(a, x.part[i] > 0 ? a.part[i] : b.part[i]);
   return a;
 }

@@ -35,6 +35,7 @@ RNK_INLINE unsigned positive_bits(Pack<A> x) {
 // bit i ? a : b.
 template <typename A>
 RNK_INLINE Pack<A> where_bits(unsigned bits, Pack<A> a, Pack<A> b) {
+  pin(a);
 #if RNK_ISA_LEVEL == 2
   if constexpr (std::is_same_v<A, float>) {
     const auto mask = static_cast<__mmask16>(bits);
