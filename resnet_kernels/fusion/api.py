@@ -9,7 +9,7 @@ import torch
 from torch import fx, nn
 
 from .kinds import kind_of_class, original_class
-from .mixin import _PLANS, FusedMixin, find_plan, fused_class
+from .mixin import _PLANS, STAGE, FusedMixin, find_plan, fused_class, residual_blocks
 from .plan import Plan
 from .trace import ONE_TENSOR, ArgumentKey
 
@@ -34,19 +34,25 @@ def fuse(model: nn.Module, *, recompute: str | None = None) -> nn.Module:
 
     Args:
         model: any nn.Module. Wrap in DDP or FSDP, compile or script it afterwards.
-        recompute: None, or "stage" to rebuild block outputs in backward.
+        recompute: None, or "stage" to keep no block outputs inside a stage (a Sequential of
+            residual blocks) and rebuild them in backward, which costs one pass a block.
     Returns: model.
     Raises: TypeError for what is not a plain module (a wrapper, a ScriptModule); ValueError for another
         `recompute`.
     """
     _check(model, "fuse")
-    if recompute is not None:
-        raise ValueError(f"recompute: expected None, got {recompute!r}")
+    if recompute not in (None, "stage"):
+        raise ValueError(f"recompute: expected None or 'stage', got {recompute!r}")
+    for module in model.modules():
+        if STAGE in module.__dict__:
+            _restore(module)
     for module in candidates(model):
         if any(plan.run is not None for plan in default_plans(module)):
             _swap(module)
         else:
             module.__dict__.pop(_PLANS, None)
+    if recompute == "stage":
+        _mark_stages(model)
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             _to_channels_last(module)
@@ -65,8 +71,7 @@ def unfuse(model: nn.Module) -> nn.Module:
         raise TypeError(f"model: expected an nn.Module, got {type(model).__name__}")
     for module in model.modules():
         if isinstance(module, FusedMixin):
-            object.__setattr__(module, "__class__", original_class(type(module)))
-            module.__dict__.pop(_PLANS, None)
+            _restore(module)
     return model
 
 
@@ -77,7 +82,10 @@ def candidates(model: nn.Module) -> list[nn.Module]:
         for module in model.modules()
         if not kind_of_class(type(module))
         and why_untouched(module) is None
-        and any(kind_of_class(type(child)) for child in _reached(module))
+        and (
+            STAGE in module.__dict__
+            or any(kind_of_class(type(child)) for child in _reached(module))
+        )
     ]
     return found[::-1]
 
@@ -139,6 +147,22 @@ def usual_key(module: nn.Module) -> ArgumentKey:
 def _swap(module: nn.Module) -> None:
     if not isinstance(module, FusedMixin):
         object.__setattr__(module, "__class__", fused_class(type(module)))
+
+
+def _restore(module: nn.Module) -> None:
+    object.__setattr__(module, "__class__", original_class(type(module)))
+    for name in (_PLANS, STAGE):
+        module.__dict__.pop(name, None)
+
+
+def _mark_stages(model: nn.Module) -> None:
+    """Lets each Sequential of two or more residual blocks run them as one op."""
+    for module in model.modules():
+        if len(residual_blocks(module)) > 1:
+            module.__dict__.pop(_PLANS, None)
+            module.__dict__[STAGE] = True
+            _swap(module)
+            default_plans(module)
 
 
 def _to_channels_last(conv: nn.Conv2d) -> None:

@@ -30,6 +30,7 @@ class Group:
     shortcut: fx.Node | None = None
     pool: fx.Node | None = None
     preact: Preact | None = None
+    blocks: tuple[Group, ...] = ()
 
     @property
     def nodes(self) -> tuple[fx.Node, ...]:
@@ -37,6 +38,7 @@ class Group:
         parts = [*self.units, *([self.downsample] if self.downsample else [])]
         found = {node for unit in parts for node in unit.nodes}
         found.update(node for node in (self.pool, *(self.preact or ())) if node is not None)
+        found.update(node for block in self.blocks for node in block.nodes)
         return tuple(sorted(found))
 
     @property
@@ -67,8 +69,8 @@ def drop_identities(module: nn.Module, graph: fx.Graph) -> list[str]:
     return dropped
 
 
-def find_groups(graph: Graph) -> list[Group]:
-    """All groups, in the order of their last nodes."""
+def find_groups(graph: Graph, stages: bool = False) -> list[Group]:
+    """All groups, in the order of their last nodes; with `stages` rows of blocks as one."""
     units = find_units(graph)
     by_out = {unit.out: unit for unit in units}
     groups: list[Group] = []
@@ -80,7 +82,8 @@ def find_groups(graph: Graph) -> list[Group]:
             groups.append(group)
             taken.update(group.units, [group.downsample] if group.downsample else [])
     groups += [Group(unit.op, unit.x, (unit,)) for unit in units if unit not in taken]
-    return sorted(_with_pools(graph, groups), key=lambda group: graph.position[group.out])
+    groups = sorted(_with_pools(graph, groups), key=lambda group: graph.position[group.out])
+    return _with_stages(graph, groups) if stages else groups
 
 
 def _block(
@@ -184,6 +187,32 @@ def _with_pools(graph: Graph, groups: list[Group]) -> list[Group]:
         op = "max_pool" if isinstance(leaf, nn.MaxPool2d) else "avg_pool"
         groups.append(Group(op, x, (), pool=node))
     return groups
+
+
+def _with_stages(graph: Graph, groups: list[Group]) -> list[Group]:
+    """Residual blocks that hand their output to the next block alone, as one group."""
+    rows: list[list[Group]] = []
+    for group in groups:
+        before = rows[-1][-1] if rows else None
+        if (
+            before is not None
+            and all(_is_stage_block(block) for block in (before, group))
+            and group.x is before.out
+            and set(before.out.users) <= set(group.nodes)
+        ):
+            rows[-1].append(group)
+        else:
+            rows.append([group])
+    return [_stage(graph, row) if len(row) > 1 else row[0] for row in rows]
+
+
+def _is_stage_block(group: Group) -> bool:
+    return len(group.units) > 1 and group.shortcut is None and group.preact is None
+
+
+def _stage(graph: Graph, row: list[Group]) -> Group:
+    units = tuple(unit for block in row for unit in block.units)
+    return Group("residual_stage", row[0].x, units, blocks=tuple(row))
 
 
 def _is_stem(group: Group, pool: nn.Module) -> bool:

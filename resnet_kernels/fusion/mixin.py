@@ -23,9 +23,12 @@ _MAX_PLANS = 64
 # Plans kept per class for other instances to use.
 _MAX_POOL = 128
 _PLANS = "_rnk_plans"
+# In the instance of a Sequential whose residual blocks rebuild their outputs in backward.
+STAGE = "_rnk_stage"
+_BLOCKS = ("basic_block", "bottleneck", "residual_block")
 
 _lock = threading.RLock()
-_pool: dict[tuple[type, ArgumentKey], list[Plan]] = {}
+_pool: dict[tuple[type, ArgumentKey, bool], list[Plan]] = {}
 
 
 class FusedMixin(nn.Module):
@@ -121,13 +124,28 @@ def _new_plan(module: nn.Module, key: ArgumentKey) -> Plan:
     """A plan of another instance of the class whose guard fits, or a new one."""
     cls = original_class(type(module))
     with _lock:
-        shared = _pool.setdefault((cls, key), [])
+        blocks = residual_blocks(module) if STAGE in module.__dict__ else frozenset()
+        shared = _pool.setdefault((cls, key, bool(blocks)), [])
         plan = next((plan for plan in shared if plan.guard(module)), None)
         if plan is None:
-            plan = make_plan(module, cls.forward, key)  # type: ignore[attr-defined]
+            plan = make_plan(module, cls.forward, key, blocks)  # type: ignore[attr-defined]
             shared.append(plan)
             del shared[:-_MAX_POOL]
         plans = module.__dict__.setdefault(_PLANS, _Plans())
         plans.by_key[key] = (*plans.by_key.get(key, ()), plan)
         plans.made += 1
     return plan
+
+
+def residual_blocks(module: nn.Module) -> frozenset[nn.Module]:
+    """The children of a Sequential that run as one residual block each."""
+    if getattr(original_class(type(module)), "forward", None) is not nn.Sequential.forward:
+        return frozenset()
+    return frozenset(child for child in module.children() if _is_block(child))
+
+
+def _is_block(module: nn.Module) -> bool:
+    if not isinstance(module, FusedMixin):
+        return False
+    plan = find_plan(module, ONE_TENSOR)
+    return plan is not None and len(plan.fused) == 1 and plan.fused[0][0] in _BLOCKS

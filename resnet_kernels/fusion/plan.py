@@ -77,15 +77,23 @@ class _Source:
         return self.scope.pop(header.split("(")[0].removeprefix("def ")), text
 
 
-def make_plan(module: nn.Module, forward: Callable[..., Any], key: ArgumentKey) -> Plan:
-    """Traces `forward` of the module for arguments of this structure; never fails."""
-    trace = Trace(module, forward, key)
+def make_plan(
+    module: nn.Module,
+    forward: Callable[..., Any],
+    key: ArgumentKey,
+    blocks: frozenset[nn.Module] = frozenset(),
+) -> Plan:
+    """Traces `forward` of the module for arguments of this structure; never fails.
+
+    blocks: children that are residual blocks, to run as one op with rebuilt outputs.
+    """
+    trace = Trace(module, forward, key, blocks)
     guard = _write_guard(module, trace)
     if trace.graph is None:
         return Plan(guard, None, trace.reason, (), (), "")
     drop_identities(module, trace.graph)
     graph = Graph(module, trace.graph)
-    groups = find_groups(graph)
+    groups = find_groups(graph, stages=bool(blocks))
     if not any(group.units for group in groups):
         return Plan(guard, None, "", (), left_layers(graph, []), "")
     run, text = _Run(graph, groups).write()
@@ -257,6 +265,9 @@ class _Run:
             return f"{self._runtime(group.op)}({x}, {self._module(group.pool)})"
         unit = group.units[-1]
         act = self._act(unit)
+        if group.blocks:
+            blocks = "".join(f"({self._block(block)}), " for block in group.blocks)
+            return f"{self._runtime('residual_stage')}({x}, ({blocks}))"
         if group.preact is not None:
             bns = "".join(f"{self._module(unit.bn)}, " for unit in group.units)
             nodes = [*(unit.conv for unit in group.units[1:]), group.preact.last]
@@ -268,14 +279,18 @@ class _Run:
             layer = f"{self._module(unit.conv)}, {self._module(unit.bn)}"
             return f"{self._runtime('stem')}({x}, {layer}, {self._module(group.pool)}, {act})"
         if len(group.units) > 1:
-            layers = "".join(f"{self._layer(unit)}, " for unit in group.units)
-            downsample = self._layer(group.downsample) if group.downsample else "None"
             shortcut = self.names[group.shortcut] if group.shortcut is not None else "None"
-            return f"{self._runtime('block')}({x}, ({layers}), {downsample}, {shortcut}, {act})"
+            return f"{self._runtime('residual_block')}({x}, {shortcut}, {self._block(group)})"
         residual = self.names[unit.residual] if unit.residual is not None else "None"
         parts = [self._module(node) for node in (unit.conv, unit.bn) if node is not None]
         op = "_".join(n for n, p in (("conv", unit.conv), ("bn", unit.bn)) if p is not None)
         return f"{self._runtime(op + '_act')}({x}, {', '.join(parts)}, {residual}, {act})"
+
+    def _block(self, group: Group) -> str:
+        """Layers, projection and activation of a residual block."""
+        layers = "".join(f"{self._layer(unit)}, " for unit in group.units)
+        downsample = self._layer(group.downsample) if group.downsample else "None"
+        return f"({layers}), {downsample}, {self._act(group.units[-1])}"
 
     def _layer(self, unit: Unit) -> str:
         return f"({self._module(unit.conv)}, {self._module(unit.bn)})"

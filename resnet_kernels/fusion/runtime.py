@@ -199,24 +199,31 @@ def conv_act(x: Tensor, conv: Any, residual: Any, act: str | None, slope: float)
     )  # fmt: skip
 
 
-def block(
-    x: Tensor, layers: Any, downsample: Any, shortcut: Any, act: str | None, slope: float
+def _block_size(x: Tensor, size: Any, layers: Any, downsample: Any) -> Any:
+    """Size of a block's output for an input like x of `size`; None if the op must not run it."""
+    out_size = list(size)
+    for conv, bn in layers:
+        if not _layer_ready(conv, bn, x) or isinstance(conv.padding, str):
+            return None
+        out_size = _out_size(conv, out_size)
+    if downsample is None:
+        return out_size
+    conv, bn = downsample
+    if not _layer_ready(conv, bn, x) or isinstance(conv.padding, str):
+        return None
+    return out_size if _out_size(conv, size) == out_size else None
+
+
+def residual_block(
+    x: Tensor, shortcut: Any, layers: Any, downsample: Any, act: str | None, slope: float
 ) -> Tensor | None:
     """A residual block; layers and downsample are pairs of a convolution and a batch norm."""
     if not _plain(x) or _transformed():
         return None
-    size = x.shape
-    for conv, bn in layers:
-        if not _layer_ready(conv, bn, x) or isinstance(conv.padding, str):
-            return None
-        size = _out_size(conv, size)
-    if downsample is not None:
-        conv, bn = downsample
-        if not _layer_ready(conv, bn, x) or isinstance(conv.padding, str):
-            return None
-        if _out_size(conv, x.shape) != size:
-            return None
-    elif not _addable(x if shortcut is None else shortcut, size, x):
+    size = _block_size(x, x.shape, layers, downsample)
+    if size is None:
+        return None
+    if downsample is None and not _addable(x if shortcut is None else shortcut, size, x):
         return None
     return ops.residual_block(
         _input(x, layers[0][0]),
@@ -228,13 +235,36 @@ def block(
     )
 
 
+def residual_stage(x: Tensor, blocks: Any) -> Tensor | None:
+    """Residual blocks in a row; each is (layers, downsample, act, slope)."""
+    if not _plain(x) or _transformed():
+        return None
+    size: Any = list(x.shape)
+    for i, (layers, downsample, _, _) in enumerate(blocks):
+        before, size = size, _block_size(x, size, layers, downsample)
+        if size is None:
+            return None
+        if downsample is None and (size != before or (i == 0 and not _addable(x, size, x))):
+            return None
+    bundles = [
+        ops.Block(
+            [_conv_bn(conv, bn) for conv, bn in layers],
+            None if downsample is None else _conv_bn(*downsample),
+            act,
+            slope,
+        )
+        for layers, downsample, act, slope in blocks
+    ]
+    return ops.residual_stage(_input(x, blocks[0][0][0][0]), bundles)
+
+
 def preact_block(
     x: Tensor, bns: Any, convs: Any, projection: Any, act: str | None, slope: float
 ) -> Tensor | None:
     """A pre-activation block: conv(act(bn(...))) + (projection(act(bn(x))) or x)."""
     if not _plain(x) or _transformed():
         return None
-    size = x.shape
+    size = list(x.shape)
     for bn, conv in zip(bns, convs, strict=True):
         if not _layer_ready(conv, bn, x) or isinstance(conv.padding, str):
             return None

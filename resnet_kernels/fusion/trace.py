@@ -120,9 +120,16 @@ class _OnlySymbolic(TorchFunctionMode):
 class _Tracer(fx.Tracer):
     proxy_buffer_attributes = True
 
-    def __init__(self, module: nn.Module, forward: Callable[..., Any], key: ArgumentKey) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        forward: Callable[..., Any],
+        key: ArgumentKey,
+        opened: frozenset[nn.Module],
+    ) -> None:
         super().__init__(autowrap_modules=())
         self.forward = forward
+        self.opened = opened
         self.key = key
         self.thread = threading.get_ident()
         self.paths = {child: path for path, child in module.named_modules()}
@@ -152,7 +159,7 @@ class _Tracer(fx.Tracer):
         return False
 
     def _is_function(self, module: nn.Module) -> bool:
-        if not kinds.is_stateless(module):
+        if not (kinds.is_stateless(module) or module in self.opened):
             return False
         try:
             self.scan.function(kinds.original_class(type(module)).forward)
@@ -208,14 +215,23 @@ class _Tracer(fx.Tracer):
 
 
 class Trace:
-    """The graph of one forward, or the reason why there is none; `reads` are the plan's conditions."""
+    """The graph of one forward, or the reason why there is none; `reads` are the plan's conditions.
 
-    def __init__(self, module: nn.Module, forward: Callable[..., Any], key: ArgumentKey) -> None:
+    opened: children to look into beside plain containers and functions.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        forward: Callable[..., Any],
+        key: ArgumentKey,
+        opened: frozenset[nn.Module] = frozenset(),
+    ) -> None:
         self.key = key
         self.forward = forward
         self.graph: fx.Graph | None = None
         self.reason = ""
-        tracer = _Tracer(module, forward, key)
+        tracer = _Tracer(module, forward, key, opened)
         try:
             tracer.scan.function(forward)
             graph = tracer.trace(module)
