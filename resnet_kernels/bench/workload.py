@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..training.errors import UserError
+from ..training.network import create_network
 
 PROVIDERS = ("fused", "eager", "eager_channels_last", "compile")
 EAGER = ("eager", "eager_channels_last")
@@ -46,22 +46,9 @@ class Case:
 
 
 def create_model(case: Case, fused: bool) -> nn.Module:
-    """The network with weights that depend on the seed alone.
-
-    Raises: UserError for a name that `resnet_kernels.models` does not have.
-    """
-    from .. import models
-
+    """The network, with weights that depend on the seed alone; UserError for an unknown name."""
     torch.manual_seed(case.seed)
-    shape = {"num_classes": case.classes, "in_channels": case.channels}
-    try:
-        stock = models.create(case.model, fused=False, **shape)
-    except ValueError as error:
-        raise UserError(f"--model: {str(error).splitlines()[0]}") from error
-    model = stock
-    if fused:
-        model = models.create(case.model, fused=True, **shape)
-        model.load_state_dict(stock.state_dict())
+    model = create_network(case.model, case.classes, case.channels, fused)
     return model.to(case.device).train(case.train)
 
 

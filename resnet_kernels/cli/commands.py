@@ -94,14 +94,7 @@ def info() -> None:
 @click.option("--in-channels", type=int, default=3)
 def explain(model: str, num_classes: int, in_channels: int) -> None:
     """Show, for each layer of a model, the path it takes and why."""
-    import resnet_kernels
+    from .. import explain as explained
+    from ..training.network import create_network
 
-    from ..training.errors import UserError
-
-    try:
-        built = resnet_kernels.models.create(
-            model, num_classes=num_classes, in_channels=in_channels, fused=True
-        )
-    except ValueError as error:
-        raise UserError(f"--model: {error}") from error
-    click.echo(resnet_kernels.explain(built))
+    click.echo(explained(create_network(model, num_classes, in_channels, fused=True)))

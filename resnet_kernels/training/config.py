@@ -43,13 +43,13 @@ class TrainConfig:
             raise UserError(f"--amp: expected none, bf16 or fp16, got {self.amp!r}")
         if not 0 <= self.warmup_epochs < self.epochs:
             raise UserError(
-                f"--warmup-epochs: expected at least 0 and below the {self.epochs} epochs of the run, "
+                f"--warmup-epochs: expected at least 0 and below the run's {self.epochs} epochs, "
                 f"got {self.warmup_epochs:g}"
             )
 
 
-# Small: the CIFAR recipe of He et al. 2015 with Nesterov and one cosine. Large: theirs for ImageNet,
-# lr 0.1 per 256 pictures, with the label smoothing of torchvision's recipe.
+# Small: the CIFAR recipe of He et al. 2015 with Nesterov and one cosine. Large: theirs for
+# ImageNet, lr 0.1 per 256 pictures, with the label smoothing of torchvision's recipe.
 PRESETS: dict[str, dict[str, Any]] = {
     "digits": {
         "model": "resnet20",
@@ -80,7 +80,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def new_config(kind: str, given: dict[str, Any]) -> TrainConfig:
-    """The preset of a kind of data ("digits", "small", "large") under the options that were given."""
+    """The preset of a kind of data ("digits", "small", "large") under the given options."""
     settings = {**PRESETS[kind], **given}
     if "warmup_epochs" not in given and "epochs" in given:
         settings["warmup_epochs"] = min(settings["warmup_epochs"], settings["epochs"] / 4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -100,11 +101,15 @@ def _cifar10(root: Path) -> DataSet:
         dataset = CIFAR10(str(root), train=train, download=not _has_cifar10(root))
         return (torch.from_numpy(dataset.data), torch.tensor(dataset.targets)), dataset.classes
 
+    fresh = not root.exists()
     try:
         train, classes = split(train=True)
         test, _ = split(train=False)
     except (OSError, RuntimeError) as error:  # URLError is an OSError
         reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if fresh:
+            with contextlib.suppress(OSError):
+                root.rmdir()  # torchvision made it; an incomplete download stays
         raise UserError(
             f"--data cifar10: no usable cifar-10-batches-py in {root}, and no download ({reason}); "
             "point --data-dir at the folder that holds it"

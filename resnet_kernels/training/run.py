@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from torch import nn
 
 from .checkpoint import atomic_file, load_checkpoint, save_checkpoint
 from .config import TrainConfig, new_config, resumed_config
@@ -19,26 +18,12 @@ from .data import kind_of, open_data
 from .errors import UserError
 from .loop import Interrupted, Trainer, ctrl_c_as_flag
 from .metrics import write_metrics
+from .network import create_network
 from .plots import plot_runs
 from .progress import ProgressWatcher
 
 CHECKPOINT, CURVES, COUNTS, CONFIG = "last.pt", "curves.png", "counts.json", "config.json"
 INTERRUPTED = 130  # the shell's 128 + SIGINT
-
-
-def build_model(config: TrainConfig, channels: int, classes: int) -> nn.Module:
-    """The model of a run, fused unless `config.stock`.
-
-    Raises: UserError for a name that `resnet_kernels.models` does not have.
-    """
-    from .. import models
-
-    try:
-        return models.create(
-            config.model, num_classes=classes, in_channels=channels, fused=not config.stock
-        )
-    except ValueError as error:
-        raise UserError(f"--model: {str(error).splitlines()[0]}") from error
 
 
 def pick_device(name: str | None) -> str:
@@ -83,7 +68,9 @@ def train(given: dict[str, Any], out: Path | None, resume: Path | None, console:
     _seed(config.seed)
     with console.status(f"reading {config.data} ..."):
         data = open_data(config)
-    trainer = Trainer(config, data, build_model(config, data.info.channels, len(data.info.classes)))
+    info = data.info
+    model = create_network(config.model, len(info.classes), info.channels, not config.stock)
+    trainer = Trainer(config, data, model)
     if saved is not None:
         trainer.restore(saved)
     folder = _run_folder(out, config, resumed=resume is not None and out == path.parent)
