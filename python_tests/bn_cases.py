@@ -1,4 +1,4 @@
-"""What the tests of the batch norm primitives share: cases, inputs, comparison with the definition."""
+"""What tests of the batch norm primitives share: cases, inputs, comparison with the definition."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Draw:
 
 
 def away_from_kinks(dz: Tensor, t: Tensor) -> Tensor:
-    """dz, but zero where rounding decides on which side of act's kink the pre-activation t falls."""
+    """dz, but zero where rounding decides on which side of act's kink pre-activation t falls."""
     near = t.abs() < KINK_ULPS * torch.finfo(torch.float32).eps
     return in_layout(dz.masked_fill(near, 0), "nchw" if dz.is_contiguous() else "nhwc")
 

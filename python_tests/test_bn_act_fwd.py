@@ -103,7 +103,7 @@ def test_special_values_as_torch(act, dtype):
 
 @pytest.mark.parametrize("act", [GELU, SILU])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_smooth_activations_to_a_few_ulp(act, dtype):
+def test_smooth_activations_to_a_few_eps(act, dtype):
     """Relative to the value itself, also far out where it is tiny."""
     t = torch.linspace(-12, 12, 16 * 4000, dtype=torch.float64).to(dtype)
     y = t.view(1, 16, 40, 100)
@@ -114,7 +114,7 @@ def test_smooth_activations_to_a_few_ulp(act, dtype):
     want = t * cdf
     error = (z - want).abs() / (want.abs() * torch.finfo(dtype).eps + 1e-300)
     # In fp64 the argument of erfc carries its rounding into the exponent, times t^2.
-    limit = 4.0 if dtype == torch.float32 else 2 + t.square()
+    limit = 5.0 if dtype == torch.float32 else 2 + t.square()
     assert (error < limit).all()
 
 

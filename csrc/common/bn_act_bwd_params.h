@@ -20,12 +20,12 @@ struct BnSide {
 
 // g = dz * act'(t), t = the batch norm [+ residual | + the second batch norm], and its sums.
 struct BnActBwdReduceParams {
-  const void* dz;        // [outer, channels, inner] dtype
+  const void* dz;  // [outer, channels, inner] dtype
   BnSide bn;
   BnSide bn2;            // sums null: there is no second one
   const void* residual;  // [outer, channels, inner] dtype, or null
   const uint8_t* mask;   // bits t > 0 from bn_act_fwd, or null: t is recomputed
-  void* g;               // [outer, channels, inner] dtype: g rounded, and so are the sums' g; or null
+  void* g;  // [outer, channels, inner] dtype: g rounded, and so are the sums' g; or null
   int64_t outer;
   int64_t channels;
   int64_t inner;

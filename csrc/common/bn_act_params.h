@@ -1,5 +1,6 @@
-// Parameters of the BN-act kernels. Activations are [outer, channels, inner] (channels_last: inner = 1;
-// contiguous: inner = H*W), dense, all in one layout and dtype; per-channel vectors fp32 (fp64 for fp64).
+// Parameters of the BN-act kernels. Activations are [outer, channels, inner] (channels_last: inner
+// = 1; contiguous: inner = H*W), dense, all in one layout and dtype; per-channel vectors fp32 (fp64
+// for fp64).
 #pragma once
 
 #include <cstdint>
@@ -8,7 +9,8 @@
 
 namespace rnk {
 
-// z = act(scale * y + bias [+ residual | + scale2 * residual + bias2]); mask bit i = the sum at i > 0.
+// z = act(scale * y + bias [+ residual | + scale2 * residual + bias2]); mask bit i = the sum at i >
+// 0.
 struct BnActFwdParams {
   const void* y;         // [outer, channels, inner] dtype
   const void* scale;     // [channels] fp32

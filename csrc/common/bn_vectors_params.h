@@ -20,21 +20,21 @@ struct VectorInOut {
 // Merges `groups` statistics, gives mean, rstd = 1/sqrt(var + eps), scale = gamma * rstd,
 // bias = beta - mean * scale, and updates the running statistics as torch does.
 struct BnFinalizeParams {
-  const void* stats;              // [groups, 3, channels] dtype
-  VectorIn gamma;                 // absent: 1
-  VectorIn beta;                  // absent: 0
-  VectorIn conv_bias;             // of the convolution before, not contained in the statistics
+  const void* stats;   // [groups, 3, channels] dtype
+  VectorIn gamma;      // absent: 1
+  VectorIn beta;       // absent: 0
+  VectorIn conv_bias;  // of the convolution before, not contained in the statistics
   VectorInOut running_mean;
   VectorInOut running_var;
-  int64_t* num_batches_tracked;   // [] or null
+  int64_t* num_batches_tracked;      // [] or null
   void *mean, *rstd, *scale, *bias;  // [channels] dtype
-  void* count;                    // [1] dtype
+  void* count;                       // [1] dtype
   int64_t groups;
   int64_t channels;
-  bool has_momentum;              // else 1 / num_batches_tracked
+  bool has_momentum;  // else 1 / num_batches_tracked
   double momentum;
   double eps;
-  DType dtype;                    // fp32 or fp64
+  DType dtype;  // fp32 or fp64
 };
 
 // The same vectors from running statistics.
@@ -50,7 +50,8 @@ struct BnAffineParams {
   DType dtype;  // fp32 or fp64
 };
 
-// abc: A = gamma * rstd, B = -gamma * rstd^2 * sums[1] / count, C = -gamma * rstd * sums[0] / count.
+// abc: A = gamma * rstd, B = -gamma * rstd^2 * sums[1] / count, C = -gamma * rstd * sums[0] /
+// count.
 struct BnBwdFinalizeParams {
   const void* sums;   // [2, channels] dtype
   VectorIn gamma;     // absent: 1

@@ -1,7 +1,8 @@
 // Activations and their derivatives on packs. NaN stays NaN, as in torch.
 RNK_ISA_BEGIN
 
-// t = act(t), in place and never inlined: one copy serves all kernels, and these are not memory bound.
+// t = act(t), in place and never inlined: one copy serves all kernels, and these are not memory
+// bound.
 template <typename A>
 __attribute__((noinline)) void apply_act_any(Pack<A>& t, Act act, A slope) {
   switch (act) {

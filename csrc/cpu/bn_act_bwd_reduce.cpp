@@ -1,6 +1,6 @@
-// bn_act_bwd_reduce: g = dz * act'(t) and per channel the sums of g and of g * (y - mean) * rstd, for one
-// batch norm, one with a residual, or two added ones. Sums run in the compute type over a few dozen
-// elements and in fp64 above, in an order that the shape alone decides.
+// bn_act_bwd_reduce: g = dz * act'(t) and per channel the sums of g and of g * (y - mean) * rstd,
+// for one batch norm, one with a residual, or two added ones. Sums run in the compute type over a
+// few dozen elements and in fp64 above, in an order that the shape alone decides.
 #include "bn_act_bwd_reduce.h"
 
 #include "channel_plan.h"

@@ -111,7 +111,6 @@ struct GradReduce {
 
 constexpr int kGradBlockRows = 64;  // rows between two additions to the fp64 sums
 
-
 // Sums of columns [column, column + size) of a block of rows.
 template <typename Reduce>
 struct GradColumns {
@@ -296,14 +295,13 @@ void grad_reduce_run(const BnActBwdReduceParams& p, ParallelFor parallel_for) {
   const RowShape shape = rows ? row_shape(p.channels) : RowShape{p.channels, 1};
   const SideVectors<A> bn(p.bn, p.channels, shape.copies), bn2(p.bn2, p.channels, shape.copies);
   const auto make = [&](auto layout) {
-    return GradReduce<Element, decltype(layout), kKind, kPath>{
-        p,
-        bn.mean.data(),
-        bn.scale.data(),
-        bn.bias.data(),
-        bn2.mean.data(),
-        bn2.scale.data(),
-        bn2.bias.data()};
+    return GradReduce<Element, decltype(layout), kKind, kPath>{p,
+                                                               bn.mean.data(),
+                                                               bn.scale.data(),
+                                                               bn.bias.data(),
+                                                               bn2.mean.data(),
+                                                               bn2.scale.data(),
+                                                               bn2.bias.data()};
   };
   if (rows) return grad_reduce_rows(make(Rows()), shape, parallel_for);
   grad_reduce_planes(make(Planes()), parallel_for);
@@ -325,7 +323,8 @@ void grad_reduce_path(const BnActBwdReduceParams& p, ParallelFor parallel_for) {
 inline void bn_act_bwd_reduce(const BnActBwdReduceParams& p, ParallelFor parallel_for) {
   with_element(p.dtype, [&](auto element) {
     using Element = decltype(element);
-    if (p.bn2.sums != nullptr) return grad_reduce_path<Element, GradKind::kSecondBn>(p, parallel_for);
+    if (p.bn2.sums != nullptr)
+      return grad_reduce_path<Element, GradKind::kSecondBn>(p, parallel_for);
     if (p.g != nullptr) return grad_reduce_path<Element, GradKind::kResidual>(p, parallel_for);
     grad_reduce_path<Element, GradKind::kAlone>(p, parallel_for);
   });

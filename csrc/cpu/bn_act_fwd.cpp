@@ -1,5 +1,5 @@
-// bn_act_fwd: z = act(scale * y + bias [+ residual | + scale2 * y2 + bias2]), and optionally the bits t > 0.
-// Memory bound: 1-2 reads, 1 write.
+// bn_act_fwd: z = act(scale * y + bias [+ residual | + scale2 * y2 + bias2]), and optionally the
+// bits t > 0. Memory bound: 1-2 reads, 1 write.
 #include "bn_act_fwd.h"
 
 #include "channel_plan.h"

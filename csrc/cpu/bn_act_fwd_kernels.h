@@ -48,21 +48,19 @@ void bn_act_fwd_run(const BnActFwdParams& p, const Layout& layout, int64_t copie
   using A = Compute<Element>;
   const RowVector<A> scale(p.scale, p.channels, copies), bias(p.bias, p.channels, copies);
   const RowVector<A> scale2(p.scale2, p.channels, copies), bias2(p.bias2, p.channels, copies);
-  for_each_element(
-      layout, p.outer * p.channels * p.inner, parallel_for, [&](int64_t begin) {
-        return BnActFwdBody<Element, Layout, kPath, kResidual>{
-            static_cast<const Element*>(p.y),
-            static_cast<const Element*>(p.residual),
-            static_cast<Element*>(p.z),
-            scale.data(),
-            bias.data(),
-            scale2.data(),
-            bias2.data(),
-            p.act,
-            static_cast<A>(p.slope),
-            p.mask != nullptr,
-            BitWriter<Layout>(p.mask, begin)};
-      });
+  for_each_element(layout, p.outer * p.channels * p.inner, parallel_for, [&](int64_t begin) {
+    return BnActFwdBody<Element, Layout, kPath, kResidual>{static_cast<const Element*>(p.y),
+                                                           static_cast<const Element*>(p.residual),
+                                                           static_cast<Element*>(p.z),
+                                                           scale.data(),
+                                                           bias.data(),
+                                                           scale2.data(),
+                                                           bias2.data(),
+                                                           p.act,
+                                                           static_cast<A>(p.slope),
+                                                           p.mask != nullptr,
+                                                           BitWriter<Layout>(p.mask, begin)};
+  });
 }
 
 template <typename Element, typename Layout, ActPath kPath>

@@ -18,8 +18,12 @@ struct BnBwdApplyBody {
   bool with_act() const { return kPath == ActPath::kRelu || act != Act::kIdentity; }
 
   RNK_INLINE Coefs coefs(int64_t at) const {
-    Coefs k{Layout::coef(mean, at), Layout::coef(a, at), Layout::coef(b, at), Layout::coef(c, at),
-            {}, {}};
+    Coefs k{Layout::coef(mean, at),
+            Layout::coef(a, at),
+            Layout::coef(b, at),
+            Layout::coef(c, at),
+            {},
+            {}};
     if (with_act()) {
       k.scale = Layout::coef(scale, at);
       k.bias = Layout::coef(bias, at);

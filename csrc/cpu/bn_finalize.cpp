@@ -1,5 +1,5 @@
-// bn_finalize: statistics of several groups -> mean, rstd, scale, bias, count; running statistics updated as
-// torch does, with the unbiased variance. Computed in fp64.
+// bn_finalize: statistics of several groups -> mean, rstd, scale, bias, count; running statistics
+// updated as torch does, with the unbiased variance. Computed in fp64.
 #include "bn_finalize.h"
 
 #include "scalar.h"

@@ -1,7 +1,8 @@
 // bn_stats: per channel count, mean and M2 = sum (x - mean)^2, reading x once.
 // Blocks of a few dozen elements per channel are summed as differences from a pivot, in the compute
-// type, and merged in fp64 by Chan's formula. The pivot is the mean so far: what the differences lose
-// by its distance to the block's mean is less than 2 eps of what the merge adds for that distance.
+// type, and merged in fp64 by Chan's formula. The pivot is the mean so far: what the differences
+// lose by its distance to the block's mean is less than 2 eps of what the merge adds for that
+// distance.
 #include "bn_stats.h"
 
 #include "channel_plan.h"

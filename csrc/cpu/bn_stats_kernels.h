@@ -1,8 +1,8 @@
 // The kernels of bn_stats.cpp for one instruction set.
 RNK_ISA_BEGIN
 
-constexpr int kStatsBlockRows = 64;  // rows between two merges
-constexpr int kStatsGroup = 8;       // rows added per visit of the sums
+constexpr int kStatsBlockRows = 64;    // rows between two merges
+constexpr int kStatsGroup = 8;         // rows added per visit of the sums
 constexpr int64_t kPlaneBlock = 1024;  // elements of a channel between two merges in planes
 
 // Sums of x - pivot and of its square, for up to kBlockColumns columns.

@@ -7,8 +7,9 @@
 
 namespace rnk::cpu {
 
-// channels_last memory seen as rows of `width` elements, a whole number of copies of the channels and
-// of packs: every row starts at a pack and a byte of a mask, also where the channel count is odd.
+// channels_last memory seen as rows of `width` elements, a whole number of copies of the channels
+// and of packs: every row starts at a pack and a byte of a mask, also where the channel count is
+// odd.
 struct RowShape {
   int64_t width;
   int64_t copies;
@@ -41,8 +42,8 @@ class RowVector {
   std::unique_ptr<A[]> copy_;
 };
 
-// How a reduction is cut: into chunks of the elements of a channel, from the shape alone, so that the
-// order of every sum is the same whatever the threads do.
+// How a reduction is cut: into chunks of the elements of a channel, from the shape alone, so that
+// the order of every sum is the same whatever the threads do.
 struct ReductionPlan {
   int64_t chunks;  // of full rows (channels_last) or of units (contiguous)
   int64_t blocks;  // of columns (channels_last) or channels (contiguous)

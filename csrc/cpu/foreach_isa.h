@@ -39,7 +39,7 @@
 #endif
 
 #if defined(__clang__)
-#pragma clang attribute push(                                                          \
+#pragma clang attribute push(                                                    \
     __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl"))), \
     apply_to = function)
 #else

@@ -14,14 +14,14 @@ const char* isa_name(Isa isa);
 
 // Calls `function(...)` of the active instruction set; the kernels come from foreach_isa.h.
 #if defined(__x86_64__)
-#define RNK_CALL_BEST_ISA(function, ...)        \
-  switch (::rnk::cpu::active_isa()) {           \
-    case ::rnk::cpu::Isa::kAvx512:              \
-      return avx512::function(__VA_ARGS__);     \
-    case ::rnk::cpu::Isa::kAvx2:                \
-      return avx2::function(__VA_ARGS__);       \
-    default:                                    \
-      return baseline::function(__VA_ARGS__);   \
+#define RNK_CALL_BEST_ISA(function, ...)      \
+  switch (::rnk::cpu::active_isa()) {         \
+    case ::rnk::cpu::Isa::kAvx512:            \
+      return avx512::function(__VA_ARGS__);   \
+    case ::rnk::cpu::Isa::kAvx2:              \
+      return avx2::function(__VA_ARGS__);     \
+    default:                                  \
+      return baseline::function(__VA_ARGS__); \
   }
 #else
 #define RNK_CALL_BEST_ISA(function, ...) return baseline::function(__VA_ARGS__)

@@ -1,11 +1,13 @@
-// The two memory layouts as walks over packs. A walk calls body(i, k, n) for the elements i ... of a
-// range; n is Full or Part, k = body.coefs(at) holds their per-channel coefficients, from coef(v, at).
+// The two memory layouts as walks over packs. A walk calls body(i, k, n) for the elements i ... of
+// a range; n is Full or Part, k = body.coefs(at) holds their per-channel coefficients, from coef(v,
+// at).
 RNK_ISA_BEGIN
 
-// Rows that one visit of the coefficients serves in bodies with many of them (kGrouped). The next group is
-// prefetched, because the hardware does not follow several rows of several tensors. On one core of an EPYC
-// 9005 with 26 MB tensors of 64 channels, bn_bwd_apply went from 29 to 38 GB/s, bn_act_bwd_reduce from 17
-// to 43; groups of 2 and 8 were slower, and so is bn_act_fwd, with 2 coefficients, in groups (38 for 52).
+// Rows that one visit of the coefficients serves in bodies with many of them (kGrouped). The next
+// group is prefetched, because the hardware does not follow several rows of several tensors. On one
+// core of an EPYC 9005 with 26 MB tensors of 64 channels, bn_bwd_apply went from 29 to 38 GB/s,
+// bn_act_bwd_reduce from 17 to 43; groups of 2 and 8 were slower, and so is bn_act_fwd, with 2
+// coefficients, in groups (38 for 52).
 constexpr int kRowGroup = 4;
 
 // channels_last: coefficients run along a row.

@@ -1,4 +1,5 @@
-// How a CPU kernel runs on several threads: the caller's parallel_for, handed in as a plain function.
+// How a CPU kernel runs on several threads: the caller's parallel_for, handed in as a plain
+// function.
 #pragma once
 
 #include <cstdint>
@@ -6,8 +7,8 @@
 
 namespace rnk::cpu {
 
-// Calls body(b, e, data) on disjoint ranges that cover [begin, end), each of about `grain` indices or
-// more, from any threads, and returns when all are done. No kernel's result depends on the cut.
+// Calls body(b, e, data) on disjoint ranges that cover [begin, end), each of about `grain` indices
+// or more, from any threads, and returns when all are done. No kernel's result depends on the cut.
 using ParallelFor = void (*)(int64_t begin, int64_t end, int64_t grain,
                              void (*body)(int64_t, int64_t, void*), void* data);
 

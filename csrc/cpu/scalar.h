@@ -1,4 +1,5 @@
-// Single numbers of any float dtype, for the ops on per-channel vectors, which are too short to matter.
+// Single numbers of any float dtype, for the ops on per-channel vectors, which are too short to
+// matter.
 #pragma once
 
 #include <algorithm>
@@ -18,7 +19,8 @@ inline double half_value(uint16_t bits) {
   return bits & 0x8000 ? -magnitude : magnitude;
 }
 
-// Nearest, ties to even: scaled so that one unit is one step of the format, then rounded as an integer.
+// Nearest, ties to even: scaled so that one unit is one step of the format, then rounded as an
+// integer.
 inline uint16_t half_bits(double value) {
   const uint16_t sign = std::signbit(value) ? 0x8000 : 0;
   const double magnitude = std::fabs(value);
@@ -73,8 +75,8 @@ inline void put(void* data, DType dtype, int64_t i, double value) {
   }
 }
 
-// The affine form of a batch norm. bias is of mean and scale as stored, so that their rounding cancels
-// in scale * y + bias where y is near the mean.
+// The affine form of a batch norm. bias is of mean and scale as stored, so that their rounding
+// cancels in scale * y + bias where y is near the mean.
 template <typename Params>
 void store_affine(const Params& p, int64_t i, double mean, double var) {
   put(p.mean, p.dtype, i, mean);

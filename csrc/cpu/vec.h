@@ -18,9 +18,9 @@ struct Pack {
 };
 
 // Applies an expression on native vectors to every part of a pack.
-#define RNK_EACH_PART(result, expression)                                 \
-  do {                                                                    \
-    RNK_UNROLL for (int i = 0; i < Pack<A>::kParts; ++i) (result).part[i] = (expression); \
+#define RNK_EACH_PART(result, expression)                                                \
+  do {                                                                                   \
+    RNK_UNROLL for (int i = 0; i < Pack<A>::kParts; ++i)(result).part[i] = (expression); \
   } while (false)
 
 template <typename A>

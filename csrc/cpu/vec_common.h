@@ -45,7 +45,8 @@ struct BFloat16 {
 template <typename Element>
 using Compute = std::conditional_t<std::is_same_v<Element, double>, double, float>;
 
-// Neighbours in memory that one step handles, whatever the instruction set: two bytes of a bit mask.
+// Neighbours in memory that one step handles, whatever the instruction set: two bytes of a bit
+// mask.
 constexpr int kPack = 16;
 
 // How many of them exist. Full is known at compile time; Part ends a row or a tensor.

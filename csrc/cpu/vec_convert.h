@@ -61,11 +61,11 @@ RNK_INLINE FloatVec from_element(ShortVec bits, Half) {
   return __builtin_convertvector((HalfVec)bits, FloatVec);
 }
 RNK_INLINE ShortVec to_element(FloatVec x, Half) {
-  return (ShortVec)__builtin_convertvector(x, HalfVec);
+  return (ShortVec) __builtin_convertvector(x, HalfVec);
 }
 #else
-// Without conversion instructions, and too long to inline. A multiplication by 2^112 moves the exponent and is exact for
-// denormals too; inf and NaN then need their exponent filled up.
+// Without conversion instructions, and too long to inline. A multiplication by 2^112 moves the
+// exponent and is exact for denormals too; inf and NaN then need their exponent filled up.
 inline __attribute__((noinline)) FloatVec half_to_float(ShortVec half) {
   const UintVec bits = widen(half);
   const FloatVec magnitude = as_float((bits & 0x7fffu) << 13) * 0x1p112f;
@@ -115,7 +115,8 @@ RNK_INLINE void store(Element* p, const Pack<Compute<Element>>& x, Full) {
   }
 }
 
-// Parts end rows and tensors: called, not inlined, to keep the loops small. Missing elements read as zero.
+// Parts end rows and tensors: called, not inlined, to keep the loops small. Missing elements read
+// as zero.
 template <typename Element>
 __attribute__((noinline)) void load_part(const Element* p, int count, Pack<Compute<Element>>& x) {
   Element copy[kPack] = {};

@@ -1,7 +1,9 @@
-// exp, the logistic function and the normal distribution on packs: fp32 to about 2 ulp; fp64 by libm.
+// exp, the logistic function and the normal distribution on packs: fp32 to a relative error of a
+// few eps; fp64 by libm.
 RNK_ISA_BEGIN
 
-// exp(high + low), |low| <= 0.03, high <= 89 after clamping; NaN stays NaN. Cephes' expf polynomial.
+// exp(high + low), |low| <= 0.03, high <= 89 after clamping; NaN stays NaN. Cephes' expf
+// polynomial.
 RNK_INLINE FloatVec exp_sum(FloatVec high, FloatVec low) {
   high = high < -104.0f ? (FloatVec){} - 104.0f : high;
   high = high > 89.0f ? (FloatVec){} + 89.0f : high;
@@ -45,14 +47,13 @@ struct Normal {
   Vec cdf, density;
 };
 
-// The upper tail is exp(-x^2/2) times a polynomial in 1/(1 + 0.3 |x|), fitted to a relative error of
-// 6e-8. x^2 is split so that its rounding does not reach the exponential.
+// The upper tail is exp(-x^2/2) times a polynomial in 1/(1 + 0.3 |x|), fitted to a relative error
+// of 6e-8. x^2 is split so that its rounding does not reach the exponential.
 RNK_INLINE Normal<FloatVec> normal(FloatVec x) {
   FloatVec t = magnitude(x);
   t = t > 15.0f ? (FloatVec){} + 15.0f : t;
   const FloatVec short_t = as_float(as_bits(t) & 0xfffff000u);
-  const FloatVec e =
-      exp_sum(short_t * short_t * -0.5f, (t - short_t) * (t + short_t) * -0.5f);
+  const FloatVec e = exp_sum(short_t * short_t * -0.5f, (t - short_t) * (t + short_t) * -0.5f);
   const FloatVec u = 1.0f / (t * 0.3f + 1.0f);
   FloatVec p = u * 0.038407571613788605f - 0.16930828988552094f;
   p = p * u + 0.22895340621471405f;

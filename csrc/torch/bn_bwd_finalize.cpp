@@ -23,10 +23,10 @@ Tensor bn_bwd_finalize(const Tensor& sums, const OptionalTensor& gamma, const Te
   check_vector(count, 1, type, sums, "count");
   Tensor abc = empty_on(sums, {3, channels}, type);
   const DeviceScope scope(sums);
-  launch::bn_bwd_finalize({device_ptr(sums), vector_in(gamma, channels, sums, "gamma"),
-                           device_ptr(rstd), device_ptr(count), device_ptr(abc), channels,
-                           vector_dtype(type)},
-                          scope.context());
+  launch::bn_bwd_finalize(
+      {device_ptr(sums), vector_in(gamma, channels, sums, "gamma"), device_ptr(rstd),
+       device_ptr(count), device_ptr(abc), channels, vector_dtype(type)},
+      scope.context());
   scope.check_launch("bn_bwd_finalize");
   return abc;
 }

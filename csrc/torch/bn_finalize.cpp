@@ -1,4 +1,5 @@
-// bn_finalize: statistics [G, 3, C] -> mean, rstd, scale, bias, count; updates the running statistics.
+// bn_finalize: statistics [G, 3, C] -> mean, rstd, scale, bias, count; updates the running
+// statistics.
 #include "backend.h"
 #include "vectors.h"
 

@@ -14,9 +14,9 @@ Tensor bn_stats(const Tensor& x) {
   const ActivationView view = activation_view(x, "x");
   Tensor stats = empty_on(x, {3, view.channels}, stats_type(x));
   const DeviceScope scope(x);
-  launch::bn_stats({device_ptr(x), device_ptr(stats), view.outer, view.channels, view.inner,
-                    dtype_of(x, "x")},
-                   scope.context());
+  launch::bn_stats(
+      {device_ptr(x), device_ptr(stats), view.outer, view.channels, view.inner, dtype_of(x, "x")},
+      scope.context());
   scope.check_launch("bn_stats");
   return stats;
 }
