@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
+from torch import nn
+
 from resnet_kernels.bench import gate, memory, step
 from resnet_kernels.bench.timing import interleave, quantiles
 from resnet_kernels.bench.workload import Case, Workload, create_model
 from resnet_kernels.cli import main
-from rich.console import Console
-from torch import nn
 
 CASE = Case("resnet8", batch=4, size=16, classes=10, channels=1)
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from resnet_kernels.cli import main
 from resnet_kernels.training.metrics import COLUMNS, write_metrics
 

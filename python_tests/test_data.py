@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn import functional as F
+
 from resnet_kernels.training.config import TrainConfig
 from resnet_kernels.training.data import kind_of, open_data
 from resnet_kernels.training.dataset import generator
 from resnet_kernels.training.errors import UserError
 from resnet_kernels.training.memory_set import channel_moments, crop_and_flip
-from torch.nn import functional as F
 
 CPU = torch.device("cpu")
 CLASSES = [f"class{i}" for i in range(10)]

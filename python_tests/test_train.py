@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import math
 import re
@@ -10,12 +11,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
+
 from resnet_kernels.cli import main
 from resnet_kernels.training.config import TrainConfig, new_config
 from resnet_kernels.training.errors import UserError
 from resnet_kernels.training.metrics import COLUMNS
 from resnet_kernels.training.optim import lr_at, make_optimizer, param_groups
-from torch import nn
 
 LINE = re.compile(
     r"^Test set: average loss (\d\.\d{4}), accuracy (\d+\.\d)% \((\d+)/(\d+)\)$", re.M
@@ -71,7 +73,7 @@ def test_lr_warms_up_then_follows_a_cosine() -> None:
     assert values[60] == pytest.approx(0.2)
     assert values[35] == pytest.approx(0.2 * (1 + math.cos(math.pi / 4)))
     assert 0 < values[-1] < 0.4 * 0.001
-    assert all(a > b for a, b in zip(values[10:], values[11:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(values[10:]))
     assert lr_at(0, 10, 0, 0.4) == pytest.approx(0.4)
 
 

@@ -1,4 +1,4 @@
-"""An interrupted and resumed run gives the bits of an unbroken one; checkpoints are whole or absent."""
+"""A resumed run gives the bits of an unbroken one; checkpoints are whole or absent."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from resnet_kernels.cli import main
 from resnet_kernels.training import loop
 from resnet_kernels.training.checkpoint import load_checkpoint, save_checkpoint
@@ -90,7 +91,7 @@ def test_ctrl_c_and_resume_is_bit_equal(
 
 
 def test_global_random_state_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A network with dropout draws from torch's own generator; noise on the pictures stands for it."""
+    """Noise on the pictures stands for dropout, which draws from the global generator."""
     original = loop.Trainer._train_step
 
     def noisy(self: loop.Trainer, images: torch.Tensor, labels: torch.Tensor) -> None:

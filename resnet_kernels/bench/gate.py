@@ -82,8 +82,8 @@ def errors(of: Mapping[str, Tensor], oracle: Mapping[str, Tensor]) -> Errors:
 def judge(candidate: Sequence[Errors], stock: Sequence[Errors], dtype: torch.dtype) -> Verdict:
     """Applies the rule and returns the result nearest to, or furthest over, its limit.
 
-    A limit counts stock torch's typical error on that kind of result (gradients, ...) as well as its
-    error on this one: on a small tensor stock torch may be lucky.
+    A limit counts stock torch's typical error on that kind of result as well as its error on this
+    one: on a small tensor stock torch may be lucky.
 
     Args:
         candidate: one per input. stock: one per input and memory layout.
@@ -122,7 +122,7 @@ def check(case: Case, make: Callable[[Case, bool], nn.Module] = create_model) ->
         images, labels = drawn.inputs(min(case.batch, GATE_BATCH))
         oracle = results(make(case, False).double(), exact, images.double(), labels)
         for layout in (torch.contiguous_format, torch.channels_last):
-            model = make(case, False).to(memory_format=layout)  # type: ignore[call-overload]
+            model = make(case, False).to(memory_format=layout)
             arranged = images.contiguous(memory_format=layout)
             stock.append(errors(results(model, case, arranged, labels), oracle))
         candidate.append(errors(results(make(case, True), case, images, labels), oracle))
