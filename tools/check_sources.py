@@ -17,10 +17,15 @@ DEFAULT_MAX_LINES = 400
 TORCH_INCLUDE = re.compile(r'#\s*include\s*[<"](torch|ATen|c10)/')
 VENDOR_LIBRARY = re.compile(r"\b(cudnn|cublas|cutlass)", re.IGNORECASE)
 TORCH_CONVOLUTION = re.compile(
-    r"\bF\.conv\d?d?\b|functional\.conv\dd|torch\.conv\dd|aten\.(_?convolution|conv2d|mkldnn_conv)"
+    r"\bF\.conv\d?d?\b|functional\.conv\dd|torch\.conv\dd"
+    r"|aten(\.|::)(_?convolution|conv2d|mkldnn_conv)"
 )
 # The declared fallback and the definition may convolve with torch.
-CONVOLUTION_ALLOWED = {"resnet_kernels/reference.py", "resnet_kernels/ops/fallback.py"}
+CONVOLUTION_ALLOWED = (
+    "resnet_kernels/reference/",
+    "resnet_kernels/ops/fallback.py",
+    "csrc/torch/aten_conv.h",
+)
 
 
 def tracked_files() -> list[str]:
@@ -49,7 +54,7 @@ def findings(path: str, lines: list[str]) -> list[str]:
             found.append(f"{where}: torch header outside csrc/torch")
         if top in ("csrc", "setup.py") and VENDOR_LIBRARY.search(code):
             found.append(f"{where}: the library must not use cuDNN, cuBLAS or CUTLASS")
-        library = top == "resnet_kernels" and path not in CONVOLUTION_ALLOWED
+        library = top in ("resnet_kernels", "csrc") and not path.startswith(CONVOLUTION_ALLOWED)
         if library and TORCH_CONVOLUTION.search(code):
             found.append(f"{where}: torch convolution outside the declared fallback")
     return found

@@ -1,5 +1,6 @@
-// What one compilation of csrc/torch is for: the namespace, the dispatch key and how kernels are started.
-// Each csrc/torch/<op>.cpp is compiled once per backend that has the op, with RNK_BACKEND_<NAME> defined.
+// What one compilation of csrc/torch is for: the namespace, the dispatch key and how kernels are
+// started. Each csrc/torch/<op>.cpp is compiled once per backend that has the op, with
+// RNK_BACKEND_<NAME> defined.
 #pragma once
 
 #include "tensor.h"
@@ -16,9 +17,7 @@ namespace rnk {
 using Context = cpu::ParallelFor;
 
 struct DeviceScope {
-  explicit DeviceScope(const Tensor& t) {
-    STD_TORCH_CHECK(t.is_cpu(), "expected a CPU tensor");
-  }
+  explicit DeviceScope(const Tensor& t) { STD_TORCH_CHECK(t.is_cpu(), "expected a CPU tensor"); }
   Context context() const {
     return [](int64_t begin, int64_t end, int64_t grain, void (*body)(int64_t, int64_t, void*),
               void* data) {
@@ -73,7 +72,7 @@ namespace launch = cuda;
 #endif
 
 // Registers the function of the same name as the kernel of a primitive.
-#define RNK_REGISTER(op)                                              \
-  STABLE_TORCH_LIBRARY_IMPL(RNK_NAMESPACE, RNK_DISPATCH_KEY, m) {     \
-    m.impl(#op, TORCH_BOX(&rnk::op));                                 \
+#define RNK_REGISTER(op)                                          \
+  STABLE_TORCH_LIBRARY_IMPL(RNK_NAMESPACE, RNK_DISPATCH_KEY, m) { \
+    m.impl(#op, TORCH_BOX(&rnk::op));                             \
   }

@@ -1,5 +1,6 @@
 // bn_act_bwd_reduce, _add, _dual: g = dz * act'(t) and the sums of g and g * xhat as [2, C].
 #include "backend.h"
+#include "ops.h"
 
 #if defined(RNK_BACKEND_CUDA)
 #include "../cuda/bn_act_bwd_reduce.h"
@@ -64,6 +65,8 @@ Tensor bn_act_bwd_reduce(const Tensor& dz, const Tensor& y, const Tensor& mean, 
   return sums;
 }
 
+}  // namespace
+
 std::tuple<Tensor, Tensor> bn_act_bwd_reduce_add(const Tensor& dz, const Tensor& y,
                                                  const Tensor& mean, const Tensor& rstd,
                                                  const Tensor& scale, const Tensor& bias,
@@ -75,6 +78,8 @@ std::tuple<Tensor, Tensor> bn_act_bwd_reduce_add(const Tensor& dz, const Tensor&
   run(dz, y, bn, BnSide{}, residual, mask, g, act, slope);
   return {g, sums};
 }
+
+namespace {
 
 std::tuple<Tensor, Tensor, Tensor> bn_act_bwd_reduce_dual(
     const Tensor& dz, const Tensor& y, const Tensor& mean, const Tensor& rstd, const Tensor& scale,

@@ -1,5 +1,6 @@
 // bn_act_fwd, bn_act_fwd_mask: z = act(scale * y + bias [+ residual | + scale2 * y2 + bias2]).
 #include "backend.h"
+#include "ops.h"
 
 #if defined(RNK_BACKEND_CUDA)
 #include "../cuda/bn_act_fwd.h"
@@ -37,11 +38,15 @@ Tensor run(const Tensor& y, const Tensor& scale, const Tensor& bias, const Optio
   return z;
 }
 
+}  // namespace
+
 Tensor bn_act_fwd(const Tensor& y, const Tensor& scale, const Tensor& bias,
                   const OptionalTensor& residual, const OptionalTensor& scale2,
                   const OptionalTensor& bias2, int64_t act, double slope) {
   return run(y, scale, bias, residual, scale2, bias2, act, slope, std::nullopt);
 }
+
+namespace {
 
 std::tuple<Tensor, Tensor> bn_act_fwd_mask(const Tensor& y, const Tensor& scale, const Tensor& bias,
                                            const OptionalTensor& residual,

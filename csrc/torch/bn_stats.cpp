@@ -1,5 +1,6 @@
 // bn_stats: per channel count, mean and M2 of x, as [3, C].
 #include "backend.h"
+#include "ops.h"
 
 #if defined(RNK_BACKEND_CUDA)
 #include "../cuda/bn_stats.h"
@@ -8,7 +9,6 @@
 #endif
 
 namespace rnk {
-namespace {
 
 Tensor bn_stats(const Tensor& x) {
   const ActivationView view = activation_view(x, "x");
@@ -21,7 +21,6 @@ Tensor bn_stats(const Tensor& x) {
   return stats;
 }
 
-}  // namespace
 }  // namespace rnk
 
 RNK_REGISTER(bn_stats)

@@ -19,6 +19,7 @@ namespace rnk {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using OptionalTensor = std::optional<Tensor>;
+using Ints = std::vector<int64_t>;
 
 // An activation [N, C, H, W] seen as [outer, channels, inner], the last index fastest:
 // channels_last is [N*H*W, C, 1], contiguous is [N, C, H*W].

@@ -2,7 +2,8 @@
 
 A primitive without a native kernel for its device runs the function of `ops/fallback.py`. Those in
 `DECLARED` (torch's convolution) are part of the design; all are counted, and `RNK_STRICT=1` turns
-any other one into an error.
+any other one into an error. On the CPU the declared ones are compiled too (csrc/torch/conv_aten.cpp):
+the same calls of torch's convolution without the time in Python.
 """
 
 from __future__ import annotations
@@ -71,7 +72,9 @@ def _define(namespace: str) -> None:
 
 
 def has_native_kernel(name: str, device_type: str) -> bool:
-    """Whether a compiled kernel, and not a fallback, serves `name` on this device type."""
+    """Whether a kernel of ours, and not a fallback, serves `name` on this device type."""
+    if device_type == "cpu" and name in DECLARED:
+        return False
     key = {"cpu": "CPU", "cuda": "CUDA"}.get(device_type)
     return key is not None and torch._C._dispatch_has_kernel_for_dispatch_key(
         f"{NAMESPACES['native']}::{name}", key
