@@ -96,7 +96,7 @@ def assert_same(
     before: Callable[[nn.Module], None] | None = None,
     **kwargs: Any,
 ) -> None:
-    """Same outputs, gradients (parameters and inputs), input values after and buffers, in each mode."""
+    """Same outputs, gradients (parameters, inputs), inputs afterwards and buffers, in each mode."""
     for mode in modes:
         for model in (stock, fused):
             if mode is not None:

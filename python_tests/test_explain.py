@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import pytest
 import torch
-from resnet_kernels import explain, fuse, models, unfuse
-from resnet_kernels.ops import library
 from torch import nn
 from user_modules import CASES, C, Counter, KuangliuBlock, RandomDepth, conv, image
+
+from resnet_kernels import explain, fuse, models, unfuse
+from resnet_kernels.ops import library
 
 
 def test_covers_every_layer_once() -> None:
     model = fuse(nn.Sequential(CASES["sequential"].module(), KuangliuBlock(), nn.Conv1d(1, 1, 1)))
     layers = [name for row in explain(model).rows for name in row.layers if "(" not in name]
-    kinds = (nn.Conv2d, nn.Conv1d, nn.BatchNorm2d, nn.GELU, nn.SiLU, nn.LeakyReLU, nn.ReLU6, nn.Hardswish)
+    kinds = (
+        nn.Conv2d,
+        nn.Conv1d,
+        nn.BatchNorm2d,
+        nn.GELU,
+        nn.SiLU,
+        nn.LeakyReLU,
+        nn.ReLU6,
+        nn.Hardswish,
+    )
     expected = [name for name, module in model.named_modules() if isinstance(module, kinds)]
     assert sorted(layers) == sorted(expected)
 

@@ -1,4 +1,4 @@
-"""What stays and what may change after fuse(): objects, names, modes, hooks, copies, children, classes."""
+"""What stays and what may change after fuse(): objects, names, modes, hooks, copies, children."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import torch
 from model_checks import assert_near, assert_same, assert_same_gradients, primitives, twins
-from resnet_kernels import explain, fuse, models, unfuse
 from torch import nn
 from torch.nn.utils import parametrizations, spectral_norm, weight_norm
 from user_modules import C, KuangliuBlock, Pair, TrainingSwitch, conv, image
+
+from resnet_kernels import explain, fuse, models, unfuse
 
 
 class Net(nn.Module):
@@ -187,7 +188,7 @@ def test_hook_costs_only_its_own_chain_and_goes_away(pair: Any) -> None:
     _, fused = pair
     before = count(fused)
     handle = fused.blocks[0].bn1.register_forward_hook(lambda *args: None)
-    assert 0 < count(fused)
+    assert count(fused) > 0
     with primitives() as ran, torch.no_grad():
         fused.eval().blocks[1](image(4, 2 * C))
     assert ran
@@ -316,7 +317,7 @@ def test_reparametrised_convolution(norm: str) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_low_precision_model_runs(dtype: torch.dtype) -> None:
-    """The whole model in a low precision: error against fp64 no more than twice the stock model's."""
+    """The whole model in a low precision: error against fp64 at most twice the stock model's."""
     torch.manual_seed(0)
     model = Net().eval()
     oracle = copy.deepcopy(model).double()(image())
@@ -380,7 +381,7 @@ def test_training_switch_trained_in_both_modes() -> None:
 
 
 def test_gradient_checkpointing(pair: Any) -> None:
-    """torch.utils.checkpoint recomputes a fused block; running stats then move twice, as in stock."""
+    """torch.utils.checkpoint recomputes a fused block; running stats move twice, as in stock."""
     for model in pair:
         model.zero_grad()
         x = image().requires_grad_()

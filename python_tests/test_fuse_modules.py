@@ -22,9 +22,7 @@ def test_same_as_stock(name: str) -> None:
     torch.manual_seed(0)
     stock, fused = twins(case.module())
     args = case.args or (image(),)
-    assert_same(
-        stock, fused, *args, **case.kwargs, steps=3, before=lambda model: random.seed(5)
-    )
+    assert_same(stock, fused, *args, **case.kwargs, steps=3, before=lambda model: random.seed(5))
 
 
 @pytest.mark.parametrize("name", CASES)

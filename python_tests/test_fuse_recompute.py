@@ -10,9 +10,10 @@ import pytest
 import torch
 import torchvision
 from model_checks import assert_same, twins
-from resnet_kernels import explain, fuse, models, unfuse
 from torch import nn
 from user_modules import image
+
+from resnet_kernels import explain, fuse, models, unfuse
 
 
 def stages(model: nn.Module) -> list[str]:
@@ -74,7 +75,9 @@ def test_copies_and_restores(pair: Any) -> None:
     assert not stages(fuse(copy.deepcopy(fused)))
     assert type(fuse(copy.deepcopy(fused)).layer1) is nn.Sequential
     assert [type(m) for m in unfuse(fused).modules()] == [type(m) for m in stock.modules()]
-    assert all(set(vars(a)) == set(vars(b)) for a, b in zip(fused.modules(), stock.modules()))
+    assert all(
+        set(vars(a)) == set(vars(b)) for a, b in zip(fused.modules(), stock.modules(), strict=True)
+    )
 
 
 def test_compiles(pair: Any) -> None:

@@ -10,10 +10,11 @@ import pytest
 import torch
 import torchvision
 from model_checks import assert_same, twins
-from resnet_kernels import explain, fuse
 from torch import nn
 from torchvision.models import segmentation
 from user_modules import image
+
+from resnet_kernels import explain, fuse
 
 SMALL_RESNETS = ("resnet18", "resnet50", "resnext50_32x4d")
 LARGE_RESNETS = (

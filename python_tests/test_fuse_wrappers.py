@@ -1,4 +1,4 @@
-"""fuse() among torch's own machinery: DDP, SyncBN, torch.jit, torch.fx, torch.compile, torch.export."""
+"""fuse() among torch's own machinery: DDP, SyncBN, jit, fx, torch.compile, torch.export."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import pytest
 import torch
 import torchvision
 from model_checks import assert_near, assert_same, assert_same_gradients, primitives, twins
-from resnet_kernels import explain, fuse, models, unfuse
 from torch import fx, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torchvision.ops import FrozenBatchNorm2d
 from user_modules import C, KuangliuBlock, conv, image
+
+from resnet_kernels import explain, fuse, models, unfuse
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def test_fused_model_in_ddp_has_the_same_gradients(process_group: None, pair: An
 
 
 def test_sync_batch_norm_outside_and_inside_a_group(pair: Any) -> None:
-    """Without a process group SyncBatchNorm is BatchNorm; stock SyncBatchNorm needs a GPU beyond that."""
+    """Without a process group SyncBatchNorm is BatchNorm; with one, stock needs a GPU."""
     stock, fused = pair
     synced = nn.SyncBatchNorm.convert_sync_batchnorm(fused)
     assert isinstance(synced.bn1, nn.SyncBatchNorm)
@@ -100,7 +101,7 @@ def test_frozen_batch_norm_module() -> None:
 
 
 def test_torch_jit() -> None:
-    """Tracing sees the original forward; scripting asks for unfuse; a ScriptModule cannot be fused."""
+    """Tracing sees the original forward, scripting asks for unfuse, a ScriptModule is refused."""
     model = fuse(torchvision.models.resnet18().double().eval())
     x = image(32, 3)
     with warnings.catch_warnings():

@@ -11,10 +11,11 @@ import pytest
 import torch
 import torchvision
 from model_checks import assert_same, twins
-from resnet_kernels import explain, fuse, models, unfuse
 from safetensors.torch import save_file
 from torch import nn
 from user_modules import image
+
+from resnet_kernels import explain, fuse, models, unfuse
 
 IMAGENET = [name for name in models.names() if hasattr(torchvision.models, name)]
 TINY = {"width": 8, "in_channels": 1, "num_classes": 3}
@@ -57,7 +58,7 @@ def test_same_seed_gives_torchvisions_network(name: str) -> None:
 
 @pytest.mark.parametrize("name", models.names())
 def test_depth_is_that_of_the_name(name: str) -> None:
-    """The depth counts the main branch's convolutions and the classifier; WRN's the projections too."""
+    """The main branch's convolutions and the classifier count; for WRN the projections instead."""
     wide = name.startswith("wrn")
     found = re.search(r"(?:resnet|resnext|wrn)(\d+)", name)
     depth = int(found[1]) if found else 16

@@ -7,10 +7,11 @@ from collections.abc import Callable
 import pytest
 import torch
 from model_checks import assert_same, twins
-from resnet_kernels import explain, fuse
-from resnet_kernels import nn as blocks
 from torch import nn
 from user_modules import C, image
+
+from resnet_kernels import explain, fuse
+from resnet_kernels import nn as blocks
 
 BLOCKS: dict[str, tuple[Callable[..., nn.Module], str]] = {
     "conv_bn_act": (lambda **kw: blocks.ConvBNAct(C, 5, 3, 2, act="silu", **kw), "conv_bn_act"),

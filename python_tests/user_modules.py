@@ -1,4 +1,4 @@
-"""Modules as users write them, kind and unkind to symbolic tracing. `CASES` pairs each with inputs."""
+"""Modules as users write them, kind and unkind to tracing. `CASES` pairs each with inputs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Building blocks of plain torch children that run as fused ops.
 
-Each forward is written in plain torch. With fused=True (the default) the constructor applies `fuse` to the
-block; a class derived from one of these is left to the caller's own `fuse`.
+Each forward is written in plain torch. With fused=True (the default) the constructor applies `fuse`
+to the block; a class derived from one of these is left to the caller's own `fuse`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def _finish(module: nn.Module, cls: type, fused: bool) -> None:
 
 
 class ConvBNAct(nn.Module):
-    """Convolution, batch norm and activation, with an optional residual added before the activation.
+    """Convolution, batch norm and activation, with an optional residual in front of the latter.
 
     Equivalent to: act(bn(conv(x)) + residual)
 
@@ -139,7 +139,7 @@ class Stem(nn.Module):
 
 
 class PadShortcut(nn.Module):
-    """Option A of He et al. 2015 (section 4.2): every stride-th pixel, new channels zero; no parameters."""
+    """Option A of He et al. 2015 (section 4.2): every stride-th pixel, new channels zero."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
@@ -153,7 +153,7 @@ class PadShortcut(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """ResNet's block of two 3x3 convolutions (He et al. 2015, figure 5 left); torchvision's names."""
+    """ResNet's block of two 3x3 convolutions (He et al. 2015, figure 5 left)."""
 
     expansion = 1
 
@@ -314,7 +314,7 @@ def init_convs(model: nn.Module) -> None:
 
 
 def zero_init_last_bn(model: nn.Module) -> None:
-    """The last batch norm of each residual block starts at zero, so that the block is the identity."""
+    """The last batch norm of each residual block starts at zero: the block is the identity."""
     last: dict[type, Any] = {BasicBlock: "bn2", Bottleneck: "bn3"}
     for module in model.modules():
         for cls, name in last.items():

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from .kinds import kind_of_class, original_class
+from .kinds import forward_of, kind_of_class, original_class
 from .mixin import _PLANS, STAGE, FusedMixin, find_plan, fused_class, residual_blocks
 from .plan import Plan
 from .trace import ONE_TENSOR, ArgumentKey
@@ -27,18 +27,18 @@ def fuse(model: nn.Module, *, recompute: str | None = None) -> nn.Module:
 
     Equivalent to: the model itself; outputs, gradients and running statistics stay the same
 
-    Changes the model in place. Modules, parameters, names, shapes and hooks stay; only the class of a
-    module that holds a chain becomes a subclass of itself, and convolution weights move to channels_last
-    memory. What is not understood stays as it is; `explain(model)` tells. Fusing again is harmless and
-    finds modules added since.
+    Changes the model in place. Modules, parameters, names, shapes and hooks stay; only the class of
+    a module that holds a chain becomes a subclass of itself, and convolution weights move to
+    channels_last memory. What is not understood stays as it is; `explain(model)` tells. Fusing
+    again is harmless and finds modules added since.
 
     Args:
         model: any nn.Module. Wrap in DDP or FSDP, compile or script it afterwards.
         recompute: None, or "stage" to keep no block outputs inside a stage (a Sequential of
             residual blocks) and rebuild them in backward, which costs one pass a block.
     Returns: model.
-    Raises: TypeError for what is not a plain module (a wrapper, a ScriptModule); ValueError for another
-        `recompute`.
+    Raises: TypeError for what is not a plain module (a wrapper, a ScriptModule); ValueError for
+        another `recompute`.
     """
     _check(model, "fuse")
     if recompute not in (None, "stage"):
@@ -106,21 +106,18 @@ def why_untouched(module: nn.Module) -> str | None:
         return "a GraphModule: fuse the model before tracing it"
     if isinstance(module, torch.jit.ScriptModule):
         return "a ScriptModule: fuse the model before scripting it"
-    cls = original_class(type(module))
-    if not inspect.isfunction(getattr(cls, "forward", None)) or cls.forward is _no_forward:
+    forward = forward_of(module)
+    if not inspect.isfunction(forward) or forward is nn.Module.forward:
         return "has no forward"
     try:
-        fused_class(cls)
+        fused_class(original_class(type(module)))
     except TypeError as error:
         return f"its class cannot be subclassed: {error}"
     return None
 
 
-_no_forward = nn.Module.forward
-
-
 def default_plans(module: nn.Module) -> list[Plan]:
-    """The module's plans for its usual arguments in training and in eval mode, the present one first."""
+    """The module's plans for its usual arguments in both modes, the present mode's first."""
     key = usual_key(module)
     mode = module.training
     plans = []
@@ -137,8 +134,7 @@ def default_plans(module: nn.Module) -> list[Plan]:
 
 def usual_key(module: nn.Module) -> ArgumentKey:
     """One tensor, or one for each required argument of forward."""
-    forward: Any = original_class(type(module)).forward  # type: ignore[attr-defined]
-    parameters = list(inspect.signature(forward).parameters.values())[1:]
+    parameters = list(inspect.signature(forward_of(module)).parameters.values())[1:]
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     required = [p for p in parameters if p.default is p.empty and p.kind in positional]
     return (("tensor",) * len(required), ()) if len(required) > 1 else ONE_TENSOR
@@ -180,6 +176,4 @@ def _check(model: Any, what: str) -> None:
         for base in type(module).__mro__:
             if base.__name__ in _WRAPPERS and base.__module__.startswith("torch"):
                 advice = _WRAPPERS[base.__name__]
-                raise TypeError(
-                    f"model: expected a plain nn.Module, got {base.__name__}: {advice}"
-                )
+                raise TypeError(f"model: expected a plain nn.Module, got {base.__name__}: {advice}")

@@ -2,8 +2,8 @@
 
 Refuses whatever could make two runs differ although the module looks the same (random, time, I/O,
 global switches), whatever writes state, and whatever a recording of tensor operations cannot hold
-(try, with, generators, custom autograd functions). Code of torch, torchvision, timm and this package is
-taken to be well behaved in what it names; it is checked for try, with and stores only.
+(try, with, generators, custom autograd functions). Code of torch, torchvision, timm and this
+package is taken to be well behaved in what it names; it is checked for try, with and stores only.
 """
 
 from __future__ import annotations
@@ -25,33 +25,47 @@ _STORES = {"STORE_ATTR", "DELETE_ATTR", "STORE_SUBSCR", "DELETE_SUBSCR", "STORE_
 _FORBIDDEN_OPS = {
     **dict.fromkeys(_STORES, "writes state"),
     **dict.fromkeys(("SETUP_FINALLY", "PUSH_EXC_INFO"), "uses try"),
-    **dict.fromkeys(("SETUP_WITH", "BEFORE_WITH", "WITH_EXCEPT_START", "LOAD_SPECIAL"), "uses with"),
+    **dict.fromkeys(
+        ("SETUP_WITH", "BEFORE_WITH", "WITH_EXCEPT_START", "LOAD_SPECIAL"), "uses with"
+    ),
     **dict.fromkeys(("SETUP_ASYNC_WITH", "BEFORE_ASYNC_WITH", "GET_AWAITABLE"), "is async"),
     **dict.fromkeys(("IMPORT_NAME", "IMPORT_FROM"), "imports"),
 }
-# Names whose value depends on global state, that draw random numbers, switch autograd, or change a
-# module; and those that a symbolic value cannot answer truly (type, hasattr, callable).
+# Names whose value depends on global state, that draw random numbers, switch autograd or change a
+# module. (type, hasattr and callable are not allowed: a symbolic value cannot answer them truly.)
 _FORBIDDEN_NAMES = frozenset(
-    ("rand randn randint randperm normal bernoulli multinomial poisson manual_seed seed random "
-     "initial_seed get_rng_state set_rng_state default_generator is_grad_enabled no_grad "
-     "set_grad_enabled enable_grad inference_mode is_inference_mode_enabled autocast "
-     "is_autocast_enabled is_compiling is_dynamo_compiling is_exporting is_in_onnx_export "
-     "get_default_dtype set_default_dtype get_default_device set_default_device get_num_threads "
-     "set_num_threads are_deterministic_algorithms_enabled use_deterministic_algorithms backends "
-     "distributed mps xpu is_available device_count item tolist numpy data_ptr backward "
-     "register_hook requires_grad_ save load checkpoint __dict__ __class__ __setattr__ "
-     "register_buffer register_parameter add_module register_module register_forward_hook "
-     "register_forward_pre_hook train eval apply to cuda cpu").split()  # noqa: SIM905
+    [
+        "rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial", "poisson",
+        "manual_seed", "seed", "random", "initial_seed", "get_rng_state", "set_rng_state",
+        "default_generator", "is_grad_enabled", "no_grad", "set_grad_enabled", "enable_grad",
+        "inference_mode", "is_inference_mode_enabled", "autocast", "is_autocast_enabled",
+        "is_compiling", "is_dynamo_compiling", "is_exporting", "is_in_onnx_export",
+        "get_default_dtype", "set_default_dtype", "get_default_device", "set_default_device",
+        "get_num_threads", "set_num_threads", "are_deterministic_algorithms_enabled",
+        "use_deterministic_algorithms", "backends", "distributed", "mps", "xpu", "is_available",
+        "device_count", "item", "tolist", "numpy", "data_ptr", "backward", "register_hook",
+        "requires_grad_", "save", "load", "checkpoint", "__dict__", "__class__", "__setattr__",
+        "register_buffer", "register_parameter", "add_module", "register_module",
+        "register_forward_hook", "register_forward_pre_hook", "train", "eval", "apply", "to",
+        "cuda", "cpu",
+    ]
 )  # fmt: skip
 _ALLOWED_BUILTINS = frozenset(
-    ("len range zip enumerate isinstance issubclass tuple list dict set int float bool str min max "
-     "sum abs round divmod pow getattr super reversed sorted map filter any all slice property "
-     "ValueError TypeError RuntimeError AssertionError NotImplementedError KeyError IndexError "
-     "Exception Ellipsis NotImplemented True False None").split()  # noqa: SIM905
+    [
+        "len", "range", "zip", "enumerate", "isinstance", "issubclass", "tuple", "list", "dict",
+        "set", "int", "float", "bool", "str", "min", "max", "sum", "abs", "round", "divmod",
+        "pow", "getattr", "super", "reversed", "sorted", "map", "filter", "any", "all", "slice",
+        "property", "ValueError", "TypeError", "RuntimeError", "AssertionError",
+        "NotImplementedError", "KeyError", "IndexError", "Exception", "Ellipsis",
+        "NotImplemented", "True", "False", "None",
+    ]
 )  # fmt: skip
 _ALLOWED_MODULES = frozenset(
-    ("torch torch.nn torch.nn.functional torch.nn.modules torch._C torch._C._nn torch.jit torch.fx "
-     "torch.utils torch.ops torch.special math operator typing").split()  # noqa: SIM905
+    [
+        "torch", "torch.nn", "torch.nn.functional", "torch.nn.modules", "torch._C",
+        "torch._C._nn", "torch.jit", "torch.fx", "torch.utils", "torch.ops", "torch.special",
+        "math", "operator", "typing",
+    ]
 )  # fmt: skip
 _MODULE_METHODS = frozenset(dir(nn.Module)) - {"forward"}
 
@@ -80,7 +94,7 @@ def is_trusted(function: types.FunctionType) -> bool:
 
 
 class Scan:
-    """Walks the code reachable from one module's forward. `constants` are globals whose value counts."""
+    """Walks the code reachable from a module's forward; `constants`: globals whose value counts."""
 
     def __init__(self, root: nn.Module) -> None:
         self.root = root

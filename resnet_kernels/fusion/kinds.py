@@ -1,4 +1,4 @@
-"""What a module or a graph node is: convolution, batch norm, activation, addition, pooling, other."""
+"""What a module or a graph node is: convolution, batch norm, activation, addition, pooling."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ from torch import fx, nn
 def original_class(cls: type) -> type:
     """The class a fused class stands for, or cls itself."""
     return getattr(cls, "_rnk_original", cls)
+
+
+def forward_of(module: nn.Module) -> Any:
+    """The forward of the module's own class, fused or not; None if it has none."""
+    return getattr(original_class(type(module)), "forward", None)
 
 
 def kind_of_class(cls: type) -> str:
@@ -79,7 +84,7 @@ def hooked(module: nn.Module) -> bool:
 
 def is_inlined(module: nn.Module) -> bool:
     """Whether a trace looks into this child: a Sequential that is empty or has a layer in it."""
-    if getattr(original_class(type(module)), "forward", None) is not nn.Sequential.forward:
+    if forward_of(module) is not nn.Sequential.forward:
         return False
     children = [child for child in module.__dict__["_modules"].values() if child is not None]
     return not children or any(

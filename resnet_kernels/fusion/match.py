@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import fx, nn
 
@@ -86,9 +86,7 @@ def find_groups(graph: Graph, stages: bool = False) -> list[Group]:
     return _with_stages(graph, groups) if stages else groups
 
 
-def _block(
-    graph: Graph, last: Unit, by_out: dict[fx.Node, Unit], taken: set[Unit]
-) -> Group | None:
+def _block(graph: Graph, last: Unit, by_out: dict[fx.Node, Unit], taken: set[Unit]) -> Group | None:
     """The residual block that ends with `last`."""
     if None in (last.conv, last.bn, last.residual, last.act):
         return None
@@ -124,16 +122,19 @@ def _block(
 def _preact(
     graph: Graph, node: fx.Node, by_out: dict[fx.Node, Unit], taken: set[Unit]
 ) -> Group | None:
-    """The pre-activation block that ends with the addition `node`: bn, act, conv, ..., conv, add."""
+    """The pre-activation block that ends with the addition `node`: bn, act, conv, ..., add."""
     add = graph.add(node)
     if add is None:
         return None
     for main, skip in (add.operands, add.operands[::-1]):
-        if graph.kind(main) != "conv" or len(main.users) != 1 or (add.in_place and main is not
-                                                                   add.operands[0]):
+        if (
+            graph.kind(main) != "conv"
+            or len(main.users) != 1
+            or (add.in_place and main is not add.operands[0])
+        ):
             continue
         units: list[Unit] = []
-        h = main.args[0]
+        h: Any = main.args[0]
         while (unit := by_out.get(h)) is not None and _continues(unit, units, taken):
             units.insert(0, unit)
             h = unit.x

@@ -1,7 +1,7 @@
 """The class a fused module gets: its own class with another forward.
 
 Children, parameters, names, hooks and state_dict stay. The plans live in the instance under
-`_rnk_plans`, by argument structure; they are left out of copies and pickles and found or made again.
+`_rnk_plans`, by argument structure; copies and pickles leave them out and find or make them again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .kinds import original_class
+from .kinds import forward_of, original_class
 from .plan import Plan, make_plan
 from .trace import ONE_TENSOR, ArgumentKey, argument_key, flat_tensors
 
@@ -37,17 +37,17 @@ class FusedMixin(nn.Module):
     _rnk_original: type
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        function, args, state, *rest = _padded(super().__reduce_ex__(protocol))
+        function, args, state, *rest = _padded(super().__reduce_ex__(protocol))  # type: ignore[arg-type]
         args = tuple(original_class(arg) if isinstance(arg, type) else arg for arg in args)
         if isinstance(state, dict):
             state = {name: value for name, value in state.items() if name != _PLANS}
         return (_rebuild, (function, args), state, *rest)
 
     def __setstate__(self, state: Any) -> None:
-        super().__setstate__(state)  # type: ignore[misc]
+        super().__setstate__(state)
         self.__dict__.pop(_PLANS, None)
         # torch.compile cannot make a plan while it compiles, so there is one before.
-        find_plan(self, ONE_TENSOR)  # type: ignore[arg-type]
+        find_plan(self, ONE_TENSOR)
 
     def __prepare_scriptable__(self) -> nn.Module:
         """Called by torch.jit.script, which would put what it gets here into the live model."""
@@ -82,7 +82,7 @@ def _forward_of(cls: Any) -> Any:
 
 
 def fused_class(cls: type) -> type:
-    """The subclass of cls with FusedMixin's forward. Raises TypeError if cls cannot be subclassed."""
+    """The subclass of cls that runs by plan. Raises TypeError if cls cannot be subclassed."""
     if cls not in _classes:
         names = {
             "__module__": cls.__module__,
@@ -109,7 +109,7 @@ class _Plans:
 
 
 def find_plan(module: nn.Module, key: ArgumentKey) -> Plan | None:
-    """The plan of a module for these arguments; made now if none fits, unless torch.compile runs."""
+    """The plan of a module for these arguments; made now if none fits, but not in torch.compile."""
     plans = module.__dict__.get(_PLANS)
     if plans is not None:
         for plan in plans.by_key.get(key, ()):
@@ -128,7 +128,7 @@ def _new_plan(module: nn.Module, key: ArgumentKey) -> Plan:
         shared = _pool.setdefault((cls, key, bool(blocks)), [])
         plan = next((plan for plan in shared if plan.guard(module)), None)
         if plan is None:
-            plan = make_plan(module, cls.forward, key, blocks)  # type: ignore[attr-defined]
+            plan = make_plan(module, forward_of(module), key, blocks)
             shared.append(plan)
             del shared[:-_MAX_POOL]
         plans = module.__dict__.setdefault(_PLANS, _Plans())
@@ -139,7 +139,7 @@ def _new_plan(module: nn.Module, key: ArgumentKey) -> Plan:
 
 def residual_blocks(module: nn.Module) -> frozenset[nn.Module]:
     """The children of a Sequential that run as one residual block each."""
-    if getattr(original_class(type(module)), "forward", None) is not nn.Sequential.forward:
+    if forward_of(module) is not nn.Sequential.forward:
         return frozenset()
     return frozenset(child for child in module.children() if _is_block(child))
 

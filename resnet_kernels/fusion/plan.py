@@ -1,4 +1,4 @@
-"""Writes a plan from a trace: a guard that tells whether the module still is as it was, and a forward.
+"""Writes a plan from a trace: a guard, whether the module still is as it was, and a forward.
 
 Both are small Python functions that fetch children by name when they run, so one plan serves every
 module that passes its guard, and torch.compile can look into it. A fused op that cannot take the

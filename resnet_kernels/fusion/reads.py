@@ -44,13 +44,13 @@ class Reads:
             return value
 
         # Like torch.fx, which patches nn.Module.__call__ while it traces.
-        nn.Module.__getattribute__ = spy  # type: ignore[method-assign]
+        nn.Module.__getattribute__ = spy  # type: ignore[assignment, method-assign]
         self._thread = threading.get_ident()
         try:
             yield
         finally:
             self._thread = None
-            del nn.Module.__getattribute__  # type: ignore[misc]
+            del nn.Module.__getattribute__
 
     def record(self, module: nn.Module, name: str, value: Any) -> None:
         if name in _NOT_STATE and name not in ("_modules", "training"):

@@ -2,7 +2,7 @@
 
 "Must not": the tensors are not what the kernels take (then torch's own modules do what they do, or
 raise what they raise), or something is active that a fused op cannot serve (functorch, forward-mode
-gradients). Modules are known to be of the classes in kinds.py, without hooks: the plan's guard saw to it.
+gradients). Modules are of the classes in kinds.py, without hooks: the plan's guard saw to it.
 """
 
 from __future__ import annotations
@@ -62,9 +62,7 @@ def _bn_ready(bn: Any, x: Tensor) -> bool:
             continue
         if type(tensor) not in _PLAIN or tensor.device != x.device:
             return False
-        if tensor.dtype != x.dtype and (
-            tensor.dtype != torch.float32 or x.dtype == torch.float64
-        ):
+        if tensor.dtype != x.dtype and (tensor.dtype != torch.float32 or x.dtype == torch.float64):
             return torch.is_autocast_enabled(x.device.type)
     if (bn.running_mean is None) != (bn.running_var is None):
         return False
@@ -117,9 +115,7 @@ def _conv_fields(conv: Any) -> dict[str, Any]:
 
 
 def _conv_bn(conv: Any, bn: Any) -> ConvBN:
-    return ConvBN(
-        weight=conv.weight, conv_bias=conv.bias, **_conv_fields(conv), **_bn_fields(bn)
-    )
+    return ConvBN(weight=conv.weight, conv_bias=conv.bias, **_conv_fields(conv), **_bn_fields(bn))
 
 
 def _conv(conv: Any) -> Conv:

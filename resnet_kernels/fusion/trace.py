@@ -1,4 +1,4 @@
-"""Runs a module's forward once on symbolic inputs (torch.fx) and keeps its graph and its conditions.
+"""Runs a module's forward once on symbolic inputs (torch.fx); keeps its graph and conditions.
 
 Child modules are leaves, except plain containers of layers and stateless function modules. The
 module itself is never replaced: the graph only serves to find chains (match.py) and to write a plan
@@ -22,7 +22,7 @@ from . import kinds
 from .hazards import Refused, Scan
 from .reads import Reads
 
-# An argument: "tensor", a pair (type, value) of a constant, or ("list" | "tuple", number of tensors).
+# An argument: "tensor", (type, value) of a constant, or (list or tuple, length, "tensors").
 ArgumentKey = tuple[tuple[Any, ...], tuple[tuple[str, Any], ...]]
 
 _CONSTANTS = (type(None), bool, int, float, str)
@@ -34,9 +34,7 @@ def _one_key(value: Any) -> Any:
         return "tensor"
     if isinstance(value, _CONSTANTS):
         return (type(value), value)
-    if type(value) in (list, tuple) and all(
-        type(item) is torch.Tensor for item in value
-    ):
+    if type(value) in (list, tuple) and all(type(item) is torch.Tensor for item in value):
         return (type(value), len(value), "tensors")
     return None
 
@@ -67,10 +65,10 @@ def flat_tensors(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Te
 
 
 class _Proxy(fx.Proxy):
-    """A symbolic value that tells user code truly whether it is a tensor, and records `+=` as such."""
+    """A symbolic value that says truly whether it is a tensor, and records `+=` as such."""
 
-    @property
-    def __class__(self) -> type:  # type: ignore[override]
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
         caller = sys._getframe(1).f_globals.get("__name__", "")
         if caller.partition(".")[0] in ("torch", __name__.partition(".")[0]):
             return _Proxy
@@ -108,9 +106,7 @@ for _name in ("iadd", "isub", "imul", "itruediv", "ipow", "iand", "ior", "ixor",
 class _OnlySymbolic(TorchFunctionMode):
     """Refuses torch calls whose result would be baked into the plan."""
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         leaves = pytree.tree_leaves((args, kwargs))
         if not any(type(leaf) is _Proxy or isinstance(leaf, fx.Proxy) for leaf in leaves):
             raise Refused(f"forward calls {getattr(func, '__name__', func)} on no input")
@@ -143,9 +139,7 @@ class _Tracer(fx.Tracer):
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)
 
-    def call_module(
-        self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any
-    ) -> Any:
+    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         # torch.fx patches nn.Module for all threads; another thread's call is none of ours.
         if threading.get_ident() != self.thread:
             return forward(*args, **kwargs)
@@ -162,7 +156,7 @@ class _Tracer(fx.Tracer):
         if not (kinds.is_stateless(module) or module in self.opened):
             return False
         try:
-            self.scan.function(kinds.original_class(type(module)).forward)
+            self.scan.function(kinds.forward_of(module))
         except Refused:
             return False
         return True

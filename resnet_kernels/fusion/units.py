@@ -1,7 +1,7 @@
 """Finds chains of layers in a traced graph: act(bn(conv(x)) + residual) with parts absent.
 
-A value that disappears into a fused op has one user; nothing in between writes to what the op reads,
-because the op runs where its last node stood.
+A value that disappears into a fused op has one user; nothing in between writes to what the op
+reads, because the op runs where its last node stood.
 """
 
 from __future__ import annotations
@@ -36,9 +36,8 @@ class Unit:
 
     @property
     def op(self) -> str:
-        return "_".join(
-            name for name, part in (("conv", self.conv), ("bn", self.bn)) if part is not None
-        ) + ("_add" if self.residual is not None else "") + ("_act" if self.act else "")  # fmt: skip
+        parts = {"conv": self.conv, "bn": self.bn, "add": self.residual, "act": self.act}
+        return "_".join(name for name, part in parts.items() if part is not None)
 
 
 def find_units(graph: Graph) -> list[Unit]:

@@ -1,4 +1,4 @@
-"""Pre-activation ResNet (He et al. 2016) and Wide ResNet for small images (Zagoruyko et al. 2016)."""
+"""Pre-activation ResNet (He et al. 2016) and Wide ResNet (Zagoruyko and Komodakis 2016)."""
 
 from __future__ import annotations
 
@@ -130,7 +130,8 @@ def wrn(
 
     Args:
         depth: 6n + 4. widen: factor of the widths 16, 32, 64.
-        weights, num_classes (10), fused, **kwargs: as the other models; dropout, width, in_channels.
+        weights, num_classes (10), fused: as the other models.
+        **kwargs: dropout, width, in_channels and others of PreActResNet.
     Raises: ValueError for another depth, or weights that do not fit.
     """
     if depth < 10 or (depth - 4) % 6:

@@ -23,7 +23,7 @@ def names() -> list[str]:
 
 
 def create(name: str, **kwargs: Any) -> nn.Module:
-    """The model of that name; keywords as its constructor. Raises ValueError for an unknown name."""
+    """The model of that name, with its constructor's keywords. Raises ValueError if unknown."""
     if name not in _constructors:
         raise ValueError(f"name: expected one of {', '.join(_constructors)}, got {name!r}")
     return _constructors[name](**kwargs)

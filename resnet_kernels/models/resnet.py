@@ -1,7 +1,7 @@
 """ResNet, Wide ResNet and ResNeXt; state_dict keys are torchvision's.
 
-Sources: He et al. 2015 (section 4.2 for resnet20 to resnet110), with the stride in the 3x3 convolution
-as torchvision; Zagoruyko and Komodakis 2016; Xie et al. 2017.
+Sources: He et al. 2015 (section 4.2 for resnet20 to resnet110), with the stride in the 3x3
+convolution as torchvision; Zagoruyko and Komodakis 2016; Xie et al. 2017.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ class ResNet(nn.Module):
         block: nn.BasicBlock or nn.Bottleneck of this package.
         layers: blocks in each stage.
         stem: "imagenet" (7x7/2 convolution, 3x3/2 max pooling) or "cifar" (3x3, no pooling).
-        shortcut: where the shape changes: "projection" (1x1 convolution, option B) or "pad" (option A).
+        shortcut: where the shape changes, "projection" (1x1 convolution, option B) or "pad"
+            (option A).
         groups, width_per_group: of ResNeXt and Wide ResNet.
         norm: makes a batch norm from a number of channels.
         zero_init_residual: each block starts as the identity.
@@ -155,14 +156,15 @@ def _imagenet(depth: int, name: str, title: str, **fixed: Any) -> Any:
 
 def _cifar(depth: int) -> Any:
     title = f"ResNet-{depth} with a stem for small images (3x3, no pooling)"
-    fixed = {"stem": "cifar", "default_classes": 10}
+    fixed: dict[str, Any] = {"stem": "cifar", "default_classes": 10}
     return _define(f"cifar_resnet{depth}", title, *_LAYERS[depth], **fixed)
 
 
 def _small(depth: int) -> Any:
     title = f"ResNet-{depth} of He et al. 2015, section 4.2: widths 16, 32, 64, option A shortcuts"
-    fixed = {"stem": "cifar", "shortcut": "pad", "width": 16, "default_classes": 10}
-    return _define(f"resnet{depth}", title, blocks.BasicBlock, ((depth - 2) // 6,) * 3, **fixed)
+    fixed: dict[str, Any] = {"stem": "cifar", "shortcut": "pad", "width": 16}
+    layers = ((depth - 2) // 6,) * 3
+    return _define(f"resnet{depth}", title, blocks.BasicBlock, layers, default_classes=10, **fixed)
 
 
 resnet18 = _imagenet(18, "resnet18", "ResNet-18")

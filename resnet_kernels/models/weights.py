@@ -27,7 +27,7 @@ def build(
 ) -> nn.Module:
     """make(number of classes) with weights loaded and, if wanted, fused.
 
-    num_classes None is that of the weights, else default_classes. Raises ValueError as load_weights.
+    num_classes None is that of the weights, else default_classes. Raises as load_weights.
     """
     state = None if weights is None else read_weights(weights)
     if num_classes is None:

@@ -1,0 +1,206 @@
+"""The conditions of a plan: what could make a recorded forward wrong later or elsewhere."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+import torch.autograd.forward_ad as fwad
+from model_checks import assert_near, assert_same, primitives, twins
+from resnet_kernels import explain, fuse
+from torch import nn
+from user_modules import C, InPlaceSeenTwice, Pair, conv, image
+
+
+class TwoNames(nn.Module):
+    """One convolution under two names, called by the second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = conv()
+        self.second = self.first
+        self.bn = nn.BatchNorm2d(C)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.bn(self.second(x)).relu()
+
+
+def test_name_that_no_longer_means_the_same_module() -> None:
+    stock, fused = twins(TwoNames())
+    assert_same(stock, fused, image())
+    for model in (stock, fused):
+        torch.manual_seed(1)
+        model.second = conv().double()
+    assert_same(stock, fused, image())
+
+
+class Pooled(nn.Module):
+    def __init__(self, size: int, act: nn.Module) -> None:
+        super().__init__()
+        self.conv, self.bn, self.act = conv(), nn.BatchNorm2d(C), act
+        self.pool = nn.AdaptiveAvgPool2d(size)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.pool(self.act(self.bn(self.conv(x))))
+
+
+def test_plan_of_another_instance_is_not_taken_over() -> None:
+    """Same class and children, other settings of the children."""
+    for size in (1, 2, 1):
+        for act in (nn.GELU(), nn.GELU("tanh"), nn.LeakyReLU(0.1), nn.LeakyReLU(0.4)):
+            assert_same(*twins(Pooled(size, act)), image())
+
+
+def test_activation_turned_in_place_later() -> None:
+    model = InPlaceSeenTwice()
+    model.relu.inplace = False
+    stock, fused = twins(model)
+    assert_same(stock, fused, image())
+    stock.relu.inplace = fused.relu.inplace = True
+    assert_same(stock, fused, image())
+
+
+def test_mismatched_dtype_of_a_bare_convolution_raises_as_torch() -> None:
+    model = nn.Sequential(conv(), nn.ReLU())
+    for candidate in (model, fuse(model)):
+        with pytest.raises(RuntimeError):
+            candidate(image())
+
+
+def test_forward_mode_gradient() -> None:
+    stock, fused = (m.eval() for m in twins(nn.Sequential(conv(), nn.BatchNorm2d(C), nn.ReLU())))
+    x = image()
+    tangents = []
+    for model in (stock, fused):
+        with fwad.dual_level():
+            tangents.append(fwad.unpack_dual(model(fwad.make_dual(x, x.cos()))).tangent)
+    assert_near(tangents[1], tangents[0], "tangent")
+
+
+class RandomConstant(Pair):
+    """Draws a number without naming a random function."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.relu(self.bn1(self.conv1(x)))
+        return x if float(torch.empty(1).uniform_()) < 0.5 else -x
+
+
+class Constant(Pair):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.relu(self.bn1(self.conv1(x))) + torch.ones(1, dtype=torch.float64)
+
+
+class OptionalField(Pair):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.relu(self.bn1(self.conv1(x)))
+        return y if getattr(x, "mask", None) is None else y * x.mask
+
+
+class Logged(Pair):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.name_of(f"{x}")
+        return self.relu(self.bn1(self.conv1(x)))
+
+    def name_of(self, text: str) -> int:
+        return len(text)
+
+
+class Apply(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: object, x: torch.Tensor) -> torch.Tensor:
+        return x * 1
+
+    @staticmethod
+    def backward(ctx: object, dx: torch.Tensor) -> torch.Tensor:
+        return dx * 7
+
+
+class CustomGradient(Pair):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return Apply.apply(self.relu(self.bn1(self.conv1(x))))
+
+
+SWITCH = {"on": False}
+FLAG = False
+
+
+class GlobalDict(Pair):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.relu(self.bn1(self.conv1(x)))
+        return -y if SWITCH["on"] else y
+
+
+class GlobalFlag(Pair):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.relu(self.bn1(self.conv1(x)))
+        return -y if FLAG else y
+
+
+@pytest.mark.parametrize("module", [RandomConstant, Constant, Logged, CustomGradient, GlobalDict])
+def test_refused(module: type[nn.Module]) -> None:
+    stock, fused = twins(module())
+    assert not explain(fused).fused
+    assert_same(stock, fused, image())
+
+
+def test_optional_field_of_a_tensor() -> None:
+    """A plain tensor has no such field; one that has it is not a plain case."""
+    stock, fused = twins(OptionalField())
+    assert_same(stock, fused, image())
+    assert explain(fused).fused
+
+
+def test_global_constant_changed_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    stock, fused = twins(GlobalFlag())
+    assert explain(fused).fused
+    assert_same(stock, fused, image())
+    monkeypatch.setitem(GlobalFlag.forward.__globals__, "FLAG", True)
+    assert_same(stock, fused, image())
+
+
+def test_tensor_subclass_goes_the_modules_own_way() -> None:
+    class Tagged(torch.Tensor):
+        pass
+
+    _, fused = twins(Pooled(1, nn.ReLU()))
+    with primitives() as ran:
+        fused.eval()(image().as_subclass(Tagged))
+    assert not ran
+
+
+def test_many_changes_end_unfused_but_right() -> None:
+    class Scaled(Pair):
+        factor = 1.0
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.relu(self.bn1(self.conv1(x))) * self.factor
+
+    stock, fused = (model.eval() for model in twins(Scaled()))
+    x = image()
+    for i in range(100):
+        stock.factor = fused.factor = 1.0 + i
+        assert_near(fused(x).detach(), stock(x).detach(), f"factor {i}")
+
+
+def test_other_threads_run_while_a_model_is_fused() -> None:
+    """Tracing patches nn.Module for the whole process for a moment."""
+    model, x, errors = Pooled(1, nn.ReLU()).double().eval(), image(), []
+    expected, stop = model(x), threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            try:
+                assert torch.equal(model(x), expected)
+            except Exception as error:
+                errors.append(error)
+                return
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    for i in range(60):
+        # A kernel size of its own, so that each model is traced.
+        fuse(nn.Sequential(*[nn.Conv2d(1, 1, 1), nn.ReLU()] * (i + 1)))
+    stop.set()
+    thread.join()
+    assert not errors, errors[0]
