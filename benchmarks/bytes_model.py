@@ -183,9 +183,7 @@ def main() -> None:
     options = parser.parse_args()
     model = models.create(options.model, fused=False)
     net = network(model, (options.batch_size, 3, options.size, options.size))
-    print(
-        f"{options.model}, batch {options.batch_size}, {options.size}x{options.size}: modelled bytes"
-    )
+    print(f"{options.model}, batch {options.batch_size}, {options.size} pixels: modelled bytes")
     for name, count, share in table(net, options.element):
         print(f"{name:22s} {count / 1e9:8.2f} GB  {share:.3f} of eager")
 
