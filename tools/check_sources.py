@@ -17,8 +17,7 @@ DEFAULT_MAX_LINES = 400
 TORCH_INCLUDE = re.compile(r'#\s*include\s*[<"](torch|ATen|c10)/')
 VENDOR_LIBRARY = re.compile(r"\b(cudnn|cublas|cutlass)", re.IGNORECASE)
 TORCH_CONVOLUTION = re.compile(
-    r"\bF\.conv\d?d?\b|functional\.conv\dd|torch\.conv\dd"
-    r"|aten(\.|::)(_?convolution|conv2d|mkldnn_conv)"
+    r"\b(F|functional|torch)\.conv\dd\(|aten(\.|::)(_?convolution|conv2d|mkldnn_conv)"
 )
 # The declared fallback and the definition may convolve with torch.
 CONVOLUTION_ALLOWED = (
@@ -36,7 +35,9 @@ def tracked_files() -> list[str]:
 
 
 def without_comments(path: str, line: str) -> str:
-    """The line up to its comment."""
+    """The line up to its comment; nothing of a docstring's "Equivalent to"."""
+    if line.strip().startswith("Equivalent to:"):
+        return ""
     return line.split("#" if path.endswith(".py") else "//")[0]
 
 

@@ -1,9 +1,8 @@
 """A residual block on plain tensors: act(bn_n(conv_n(... act(bn_1(conv_1(x))))) + shortcut).
 
 Kept for backward: raw convolution outputs y, BN vectors, one bit an output element. Activations
-between the
-convolutions are rebuilt as prologues of conv_wgrad; block_output rebuilds a block's output from its
-y.
+between the convolutions are rebuilt as prologues of conv_wgrad; block_output rebuilds a block's
+output from its y.
 """
 
 from __future__ import annotations
@@ -221,28 +220,42 @@ def input_gradient(
     return ns.conv_dgrad(dy, w, branch, size, *conv)
 
 
-def layer_backward(
-    ns: Any,
-    layer: LayerSpec,
-    incoming: _Incoming,
-    slope: float,
-    y: Tensor,
-    state: BNState,
-    h: Tensor,
-    prologue: Prologue,
-    w: Tensor,
-    gamma: Tensor | None,
-    needs: tuple[bool, ...],
-    need_dy: bool,
-) -> tuple[Tensor | None, LayerGrads]:
-    """(dy, gradients of the layer's tensors) of y = conv(prologue(h)) followed by BN."""
-    g, sums, act = incoming
-    dy = dw = None
-    if need_dy or needs[0]:
-        dy = bn_backward(ns, layer.mode, gamma, state, y, g, sums, act, slope)
-    if needs[0]:
-        dw = ns.conv_wgrad(dy, h, w, *prologue, *layer.conv)
-    return dy, (dw, *vector_gradients(state, sums, needs[1:4]), None, None, None)
+class _LayerBackward(NamedTuple):
+    """What the backward of layer i of a block reads."""
+
+    ns: Any
+    spec: BlockSpec
+    params: BlockParams
+    kept: BlockKept
+    needs: BlockNeeds
+
+    def dy(self, i: int, g: Tensor, sums: Tensor | None, act: int) -> Tensor:
+        """Gradient of the raw convolution output; g, sums, act as in _Incoming."""
+        layer, state = self.spec.layers[i], self.kept.states[i]
+        gamma, y = self.params.vectors[i].gamma, self.kept.ys[i]
+        slope = self.spec.act.slope
+        return bn_backward(self.ns, layer.mode, gamma, state, y, g, sums, act, slope)
+
+    def vectors(self, i: int, sums: Tensor | None) -> LayerGrads:
+        """Gradients of gamma, beta and the convolution's bias."""
+        return vector_gradients(self.kept.states[i], sums, self.needs.layers[i][1:4])
+
+    def dw(self, i: int, dy: Tensor | None, h: Tensor, prologue: Prologue) -> Tensor | None:
+        """Gradient of the weight, if it is wanted; the convolution's input is prologue(h)."""
+        if not self.needs.layers[i][0] or dy is None:
+            return None
+        return self.ns.conv_wgrad(
+            dy, h, self.params.weights[i], *prologue, *self.spec.layers[i].conv
+        )
+
+    def input(self, i: int, x: Tensor) -> tuple[Tensor, Prologue]:
+        """h and prologue of a layer of the main branch."""
+        if i == 0:
+            return x, NO_PROLOGUE
+        return self.kept.ys[i - 1], prologue_of(self.kept.states[i - 1], self.spec.act)
+
+
+_NO_BUFFERS = (None, None, None)
 
 
 def block_backward(
@@ -272,31 +285,38 @@ def block_backward(
         slope, False, with_sums,
     )  # fmt: skip
 
+    # References are dropped as soon as a tensor has been read: what is allocated next then takes
+    # its place in memory, which is mapped and in the cache.
+    step = _LayerBackward(ns, spec, params, kept, needs)
     grads: list[LayerGrads] = [(None,) * LAYER_TENSORS] * len(spec.layers)
     branch = None if has_shortcut else g
     if spec.downsample is not None:
         i = last + 1
-        dyd, grads[i] = layer_backward(
-            ns, spec.downsample, _Incoming(g, sums2, IDENTITY), slope, ys[i], states[i], x,
-            NO_PROLOGUE, params.weights[i], params.vectors[i].gamma, needs.layers[i], needs.x,
-        )  # fmt: skip
-        if needs.x and dyd is not None:
-            branch = ns.conv_dgrad(dyd, params.weights[i], None, x.shape, *spec.downsample.conv)
+        wanted = needs.x or needs.layers[i][0]
+        dy = step.dy(i, g, sums2, IDENTITY) if wanted else None
+        dw = step.dw(i, dy, x, NO_PROLOGUE)
+        grads[i] = (dw, *step.vectors(i, sums2), *_NO_BUFFERS)
+        branch = None
+        if needs.x and dy is not None:
+            branch = ns.conv_dgrad(dy, params.weights[i], None, x.shape, *spec.downsample.conv)
+        del dy
 
-    dx, incoming = None, _Incoming(g, sums, IDENTITY)
+    dshortcut = g if needs.shortcut else None
+    dx: Tensor | None = None
+    act = IDENTITY
     for i in range(last, -1, -1):
         below = needs.x or any(any(need) for need in needs.layers[:i])
-        prologue = prologue_of(states[i - 1], spec.act) if i else NO_PROLOGUE
-        w, conv = params.weights[i], spec.convs[i].conv
-        dy, grads[i] = layer_backward(
-            ns, spec.convs[i], incoming, slope, ys[i], states[i], ys[i - 1] if i else x, prologue,
-            w, params.vectors[i].gamma, needs.layers[i], below,
-        )  # fmt: skip
+        dy = step.dy(i, g, sums, act) if below or needs.layers[i][0] else None
+        vectors = step.vectors(i, sums)
+        del g
+        grads[i] = (step.dw(i, dy, *step.input(i, x)), *vectors, *_NO_BUFFERS)
         if not below or dy is None:
             break
+        w, conv = params.weights[i], spec.convs[i].conv
         if i == 0:
             dx = input_gradient(ns, dy, w, branch, x.shape, conv)
             break
         wants = needs_sums(states[i - 1], needs.layers[i - 1][1:4])
-        incoming = through_act(ns, dy, w, conv, None, ys[i - 1], states[i - 1], spec.act, wants)
-    return BlockGrads(dx, g if needs.shortcut else None, grads)
+        g, sums, act = through_act(ns, dy, w, conv, None, ys[i - 1], states[i - 1], spec.act, wants)  # noqa: RUF059 - the next turn of the loop reads them
+        del dy
+    return BlockGrads(dx, dshortcut, grads)

@@ -2,7 +2,7 @@
 
 A primitive without a native kernel for its device runs the function of `ops/fallback.py`. Those in
 `DECLARED` (torch's convolution) are part of the design; all are counted, and `RNK_STRICT=1` turns
-any other one into an error. On the CPU the declared ones are compiled too (csrc/torch/conv_aten.cpp):
+any other one into an error. On the CPU the declared ones are compiled (csrc/torch/conv_aten.cpp):
 the same calls of torch's convolution without the time in Python.
 """
 
