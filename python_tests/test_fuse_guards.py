@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 
 import pytest
 import torch
 import torch.autograd.forward_ad as fwad
 from model_checks import assert_near, assert_same, primitives, twins
-from resnet_kernels import explain, fuse
 from torch import nn
 from user_modules import C, InPlaceSeenTwice, Pair, conv, image
+
+from resnet_kernels import explain, fuse
+from resnet_kernels import nn as blocks
 
 
 class TwoNames(nn.Module):
@@ -121,6 +124,21 @@ class CustomGradient(Pair):
         return Apply.apply(self.relu(self.bn1(self.conv1(x))))
 
 
+class Ticket:
+    """A class of the user's own, with a side effect when it is called."""
+
+    issued = 0
+
+    def __init__(self) -> None:
+        type(self).issued += 1
+
+
+class CallsClass(Pair):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        Ticket()
+        return self.relu(self.bn1(self.conv1(x)))
+
+
 SWITCH = {"on": False}
 FLAG = False
 
@@ -137,7 +155,9 @@ class GlobalFlag(Pair):
         return -y if FLAG else y
 
 
-@pytest.mark.parametrize("module", [RandomConstant, Constant, Logged, CustomGradient, GlobalDict])
+@pytest.mark.parametrize(
+    "module", [RandomConstant, Constant, Logged, CustomGradient, GlobalDict, CallsClass]
+)
 def test_refused(module: type[nn.Module]) -> None:
     stock, fused = twins(module())
     assert not explain(fused).fused
@@ -204,3 +224,71 @@ def test_other_threads_run_while_a_model_is_fused() -> None:
     stop.set()
     thread.join()
     assert not errors, errors[0]
+
+
+class PreactWithOtherSkip(Pair):
+    """A pre-activation branch added to something else than its input."""
+
+    def forward(self, x: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
+        h = self.conv1(self.relu(self.bn1(x)))
+        return self.conv2(self.relu(self.bn2(h))) + skip
+
+
+def test_preactivation_branch_with_another_skip() -> None:
+    stock, fused = twins(PreactWithOtherSkip())
+    assert_same(stock, fused, image(), image().flip(0))
+    assert {row.path for row in explain(fused).fused} == {"bn_act (cpu)", "conv_bn_act (cpu)"}
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        nn.MaxPool2d(3, 2, 1, ceil_mode=True),
+        nn.MaxPool2d(2, dilation=2),
+        nn.MaxPool2d((3, 2), (2, 1), (1, 0)),
+        nn.MaxPool2d(2, return_indices=True),
+        nn.AvgPool2d(3, 2, 1, ceil_mode=True, count_include_pad=False),
+        nn.AvgPool2d(2, divisor_override=3),
+        nn.AdaptiveAvgPool2d(1),
+        nn.AdaptiveAvgPool2d((1, None)),
+    ],
+    ids=str,
+)
+def test_poolings_behind_a_layer(pool: nn.Module) -> None:
+    """Of odd sizes; the stem takes plain max pooling alone."""
+    torch.manual_seed(0)
+    stock, fused = twins(nn.Sequential(conv(), nn.BatchNorm2d(C), nn.ReLU(), pool))
+    assert_same(stock, fused, image(10))
+
+
+class SecondInputChanged(Pair):
+    """Writes to its second input, which may be its first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1.requires_grad_(False)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        early = self.conv1(x)
+        y.zero_()
+        return self.act(self.bn1(early)) + y
+
+
+def test_inputs_that_are_one_tensor() -> None:
+    stock, fused = (model.eval() for model in twins(SecondInputChanged()))
+    results = []
+    for model in (stock, fused):
+        x = image()
+        results.append(model(x, x).detach())
+    assert_near(results[1], results[0], "output")
+
+
+def test_residual_of_another_dtype_under_autocast() -> None:
+    """fp32 + bf16 is fp32: the block must not round its shortcut."""
+    torch.manual_seed(0)
+    stock = blocks.BasicBlock(C, C, fused=False)
+    fused = fuse(copy.deepcopy(stock))
+    with torch.autocast("cpu", torch.bfloat16):
+        expected, actual = stock(image().float()), fused(image().float())
+    assert actual.dtype == expected.dtype == torch.float32
+    assert torch.equal(actual, expected)
