@@ -103,6 +103,22 @@ def test_integers_are_exact(case, rng):
                     assert torch.equal(a.double(), b.to(a.dtype).double()), (op, act, size)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("layout", FORMATS)
+def test_sums_are_those_of_the_stored_g(layout, dtype, rng):
+    """Rounding g changes the sums far more than their own error: dy must see the g that is stored."""
+    chain = Chain(Draw(rng, (dtype, layout)), (2, 17, 9, 8))
+    mean, rstd = chain.bn[:2]
+    xhat = (chain.y - mean[:, None, None]).double() * rstd[:, None, None]
+    for g, sums in (
+        OPS.bn_act_bwd_reduce_add(*chain.add(), GELU, 0.0),
+        OPS.bn_act_bwd_reduce_dual(*chain.dual(), LEAKY, SLOPE)[:2],
+    ):
+        for terms, total in ((g.double(), sums[0]), (g.double() * xhat, sums[1])):
+            error = (total - terms.sum((0, 2, 3))).abs() / terms.abs().sum((0, 2, 3))
+            assert error.max() < 2e-7
+
+
 @pytest.mark.parametrize("layout", FORMATS)
 def test_huge_count(layout):
     """More ones than fp32 counts one by one."""

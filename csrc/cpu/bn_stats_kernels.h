@@ -95,7 +95,8 @@ void merge_tail(const Element* x, int64_t copies, int64_t channels, StatsColumns
 template <typename Element>
 void bn_stats_rows(const Element* x, int64_t numel, int64_t channels, ParallelFor parallel_for,
                    StatsColumns& total) {
-  const auto [width, copies] = row_shape(channels);
+  const RowShape shape = row_shape(channels);
+  const int64_t width = shape.width;
   const int64_t rows = numel / width;
   const ReductionPlan plan = plan_rows(rows, width);
   const std::unique_ptr<double[]> partial(new double[plan.chunks * 2 * width]);
@@ -115,7 +116,7 @@ void bn_stats_rows(const Element* x, int64_t numel, int64_t channels, ParallelFo
     for (int64_t chunk = 0; chunk < plan.chunks; ++chunk) {
       const double* mean = partial.get() + chunk * 2 * width;
       const int64_t row_count = first_row(chunk + 1) - first_row(chunk);
-      for (int64_t j = 0; j < copies; ++j, mean += channels) {
+      for (int64_t j = 0; j < shape.copies; ++j, mean += channels) {
         merge_stats(total, row_count, mean, mean + width, channels);
       }
     }

@@ -71,7 +71,7 @@ RNK_INLINE Pack<A> positive_part(Pack<A> x) {
 // Makes x come from a register. Else a load that only a selection uses becomes a masked load, which
 // waits for its mask and is not prefetched: the backward kernels took 1.6 times as long.
 template <typename A>
-RNK_INLINE void pin(Pack<A>& x) {
+RNK_INLINE void pin([[maybe_unused]] Pack<A>& x) {
 #if defined(__x86_64__)
   RNK_UNROLL for (int i = 0; i < Pack<A>::kParts; ++i) asm("" : "+v"(x.part[i]));
 #endif
