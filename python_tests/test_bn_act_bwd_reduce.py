@@ -106,7 +106,7 @@ def test_integers_are_exact(case, rng):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("layout", FORMATS)
 def test_sums_are_those_of_the_stored_g(layout, dtype, rng):
-    """Rounding g changes the sums far more than their own error: dy must see the g that is stored."""
+    """Rounding g changes the sums by far more than their own error; dy sees the stored g."""
     chain = Chain(Draw(rng, (dtype, layout)), (2, 17, 9, 8))
     mean, rstd = chain.bn[:2]
     xhat = (chain.y - mean[:, None, None]).double() * rstd[:, None, None]
