@@ -178,7 +178,11 @@ def test_rows(what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         assert bool(row["saved_mb"]) == (what == "step")
         assert row["torch"] == torch.__version__
     assert min(float(r["time_ratio"]) for r in rows[:3] if r["provider"] != "fused") == 1
-    assert "fused / best eager" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "fused / best eager" in output
+    for row in rows[3:]:
+        assert row["provider"] in output
+        assert row["p50_ms"] in output
 
 
 def test_no_numbers_after_a_failed_gate(tmp_path: Path) -> None:

@@ -88,5 +88,6 @@ def show(title: str, rows: Sequence[Mapping[str, object]], columns: Mapping[str,
     for row in rows:
         table.add_row(*(str(row[key]) for key in columns))
     console = Console()
-    # A pipe has no width: do not cut the table to a guess.
-    console.print(table, width=None if console.is_terminal else 160)
+    if not console.is_terminal:
+        console = Console(width=160)  # a pipe has no width: do not cut the table to a guess
+    console.print(table)

@@ -53,7 +53,7 @@ class TrainConfig:
 PRESETS: dict[str, dict[str, Any]] = {
     "digits": {
         "model": "resnet20",
-        "epochs": 20,
+        "epochs": 30,
         "batch_size": 64,
         "lr": 0.1,
         "warmup_epochs": 2.0,
