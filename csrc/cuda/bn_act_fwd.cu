@@ -1,6 +1,7 @@
-// bn_act_fwd: z = act(scale * y + bias [+ residual | + scale2 * y2 + bias2]), and optionally the bits t > 0.
-// y, residual, z [outer, channels, inner] in Element; scale, bias [channels] fp32 (fp64 for fp64).
-// A thread takes kVec = 8 neighbours in memory, so one byte of the mask. Memory bound: 1-2 reads, 1 write.
+// bn_act_fwd: z = act(scale * y + bias [+ residual | + scale2 * y2 + bias2]), and optionally the
+// bits t > 0. y, residual, z [outer, channels, inner] in Element; scale, bias [channels] fp32 (fp64
+// for fp64). A thread takes kVec = 8 neighbours in memory, so one byte of the mask. Memory bound:
+// 1-2 reads, 1 write.
 #include <algorithm>
 
 #include "act.cuh"
@@ -30,8 +31,8 @@ struct Affine {
   }
 };
 
-// channels_last with channels % 8 == 0: a thread keeps its 8 channels and walks down the rows, so the
-// coefficients are read once.
+// channels_last with channels % 8 == 0: a thread keeps its 8 channels and walks down the rows, so
+// the coefficients are read once.
 template <typename Element>
 __global__ void __launch_bounds__(kThreads) bn_act_fwd_rows(const BnActFwdParams p) {
   using T = Compute<Element>;

@@ -1,4 +1,5 @@
-// Vectors of kVec = 8 neighbouring elements: 16-byte loads and stores, conversion to the compute type.
+// Vectors of kVec = 8 neighbouring elements: 16-byte loads and stores, conversion to the compute
+// type.
 #pragma once
 
 #include <cuda_bf16.h>
