@@ -6,7 +6,7 @@ networks, `ops` the functions. Importing needs torch alone; `info.collect()` say
 
 __version__ = "0.1.0"
 
-from . import models, nn, ops, reference
-from .fuse import explain, fuse, unfuse
+from . import info, models, nn, ops, reference
+from .fusion import explain, fuse, unfuse
 
-__all__ = ["explain", "fuse", "models", "nn", "ops", "reference", "unfuse"]
+__all__ = ["explain", "fuse", "info", "models", "nn", "ops", "reference", "unfuse"]
