@@ -226,8 +226,10 @@ Operand KernelDecoder::special(const std::string& name, int width) {
 bool KernelDecoder::symbol_address(const std::string& name, uint64_t* address) {
   const Placed& p = functions_[current_];
   if (auto it = p.frame.find(name); it != p.frame.end()) {
-    bool is_param = false;
-    for (const Variable& v : p.function->params) is_param |= v.name == name;
+    // .param variables of calls live in the frame too; the tag tells them from kernel parameters.
+    auto local = p.function->local_index.find(name);
+    bool is_param = local == p.function->local_index.end() ||
+                    p.function->locals[local->second].space == Space::kParam;
     *address = it->second | (is_param ? kLocalTag << kTagShift : 0);
     return true;
   }
