@@ -6,6 +6,7 @@
 
 #include "error.h"
 #include "module_cache.h"
+#include "session.h"
 
 namespace py = pybind11;
 
@@ -45,6 +46,11 @@ std::vector<char> pack_params(const Kernel& k, const std::vector<PyArgument>& ar
     std::memcpy(out.data() + k.param_offsets[i], bytes.data(), bytes.size());
   }
   return out;
+}
+
+void py_set_options(uint64_t seed, bool detect_races, bool count_memory,
+                    uint64_t max_warp_instructions, int threads) {
+  set_options({seed, detect_races, count_memory, max_warp_instructions, threads});
 }
 
 py::dict counters_dict(const Counters& c) {
@@ -100,6 +106,13 @@ py::dict py_launch(LoadedModule& m, const std::string& kernel,
   return counters_dict(c);
 }
 
+py::dict py_take_records() {
+  py::dict d;
+  for (const auto& [name, r] : take_records())
+    d[py::str(name)] = py::make_tuple(r.launches, counters_dict(r.counters));
+  return d;
+}
+
 py::list kernel_names(const LoadedModule& m) {
   py::list names;
   for (const auto& f : m.module().functions)
@@ -143,4 +156,6 @@ PYBIND11_MODULE(RNK_EMULATOR_MODULE, m) {
       .def("launch", py_launch);
   m.def("load", load_module, "The module of this PTX text, parsed once.");
   m.def("loaded", loaded_modules);
+  m.def("set_options", py_set_options, "Options of launches through the emulated CUDA runtime.");
+  m.def("take_records", py_take_records, "Launches through it since the last call, by kernel.");
 }

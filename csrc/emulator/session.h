@@ -1,0 +1,34 @@
+// State of emulated CUDA in this process: which memory launches may touch, seed, what has run.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "counters.h"
+#include "launch.h"
+
+namespace rnk::emu {
+
+// Memory that launches of this thread may touch until clear_ranges(), called by device_ptr(tensor).
+void register_range(const void* base, size_t bytes, const char* name);
+void clear_ranges();
+
+// cudaMalloc'ed memory: every launch may touch it.
+void* device_allocate(size_t bytes);
+bool device_free(void* p);
+
+std::vector<Range> current_ranges();
+
+LaunchOptions current_options();
+void set_options(const LaunchOptions& options);
+
+struct KernelRecord {
+  uint64_t launches = 0;
+  Counters counters;
+};
+void record_launch(const std::string& kernel, const Counters& c);
+std::map<std::string, KernelRecord> take_records();
+
+}  // namespace rnk::emu
