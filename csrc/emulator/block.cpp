@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <thread>
 
 #include "error.h"
 
@@ -127,12 +128,14 @@ void Block::schedule() {
     }
     if (done) return;
     if (ready.empty()) report_deadlock();
+    bool busy = false;
     for (size_t n = ready.size(); n; --n) {
       std::swap(ready[random() % n], ready[n - 1]);
       Warp& w = *ready[n - 1];
       uint32_t quantum = kMinQuantum + static_cast<uint32_t>(random() % kQuantumSpread);
       try {
         w.run(quantum);
+        busy |= w.state == Warp::kReady;
         if (w.state == Warp::kDone) check_all_warp_barriers();
       } catch (const Fault& f) {
         rethrow(f, w);
@@ -144,6 +147,7 @@ void Block::schedule() {
                                     std::to_string(launch.options.max_warp_instructions) +
                                     " warp instructions; is there an endless loop?", -1}, w);
     }
+    if (busy) std::this_thread::yield();  // it may wait for a block on another host thread
   }
 }
 

@@ -30,6 +30,8 @@ void Warp::run(uint32_t quantum) {
     current = pc++;
     if (mask) in.run(*this, in, mask);
   }
+  // A lane may spin on what a lane further on must do: let the others run for once.
+  if (state == kReady && active != live) rotate();
 }
 
 void Warp::park() {
@@ -58,17 +60,30 @@ void Warp::select_group() {
       best_pc = lane_pc[lane];
     }
   }
+  take_group(best_depth, best_pc);
+}
+
+void Warp::take_group(uint32_t at_depth, uint32_t at_pc) {
   active = 0;
   reconverge = kNoPc;
   for (uint32_t m = live; m; m &= m - 1) {
     int lane = __builtin_ctz(m);
-    if (lane_depth[lane] != best_depth) continue;
-    if (lane_pc[lane] == best_pc) active |= 1u << lane;
-    else if (lane_pc[lane] > best_pc) reconverge = std::min(reconverge, lane_pc[lane]);
+    if (lane_depth[lane] != at_depth) continue;
+    if (lane_pc[lane] == at_pc) active |= 1u << lane;
+    else if (lane_pc[lane] > at_pc) reconverge = std::min(reconverge, lane_pc[lane]);
   }
   waiting &= ~active;
-  pc = best_pc;
-  depth = best_depth;
+  pc = at_pc;
+  depth = at_depth;
+}
+
+void Warp::rotate() {
+  uint32_t others = live & ~waiting & ~active;
+  if (!others) return;
+  park();
+  uint32_t after = others & ~((2u << (31 - __builtin_clz(active))) - 1);
+  int lane = __builtin_ctz(after ? after : others);
+  take_group(lane_depth[lane], lane_pc[lane]);
 }
 
 void Warp::report_divergence() const {

@@ -69,6 +69,7 @@ struct Warp {
 
   void run(uint32_t quantum);
   void select_group();   // after any change of lane_pc, depth, waiting or live
+  void rotate();         // runs another group next, whatever its pc
   void park();           // stores pc and depth of the active lanes
   void jump(uint32_t mask, uint32_t target);
   void leave(uint32_t mask);  // lanes exit
@@ -81,6 +82,7 @@ struct Warp {
   uint32_t uid() const;
 
  private:
+  void take_group(uint32_t at_depth, uint32_t at_pc);
   void report_divergence() const;
 };
 
