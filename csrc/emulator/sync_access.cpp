@@ -6,6 +6,7 @@ namespace rnk::emu {
 
 void synchronise(Warp& w, const MemoryRequest& m, uint32_t mask, bool reads, bool writes,
                  uint32_t flags) {
+  w.polled |= reads;
   if (!w.block->launch.options.detect_races) return;
   bool acquire = flags & kAcquire, release = flags & kRelease;
   if (!w.clock.needs_log(reads, acquire, release)) return;

@@ -13,7 +13,7 @@ void Warp::run(uint32_t quantum) {
   uint64_t* warp_counts = block->coverage.warps.data();
   uint64_t* thread_counts = block->coverage.threads.data();
   state = kReady;
-  yield = false;
+  yield = polled = false;
   for (; quantum && state == kReady && !yield; --quantum) {
     if (pc >= reconverge) {
       park();
@@ -30,8 +30,8 @@ void Warp::run(uint32_t quantum) {
     current = pc++;
     if (mask) in.run(*this, in, mask);
   }
-  // A lane may spin on what a lane further on must do: let the others run for once.
-  if (state == kReady && active != live) rotate();
+  // Lanes that poll memory may wait for a lane further on: let the others run for once.
+  if (state == kReady && active != live && polled) rotate();
 }
 
 void Warp::park() {
