@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <thread>
 #include <vector>
 
 #include "clock.h"
@@ -20,8 +21,8 @@ struct Cell {
 class SpinLock {
  public:
   void lock() {
-    while (flag_.test_and_set(std::memory_order_acquire)) {
-    }
+    for (int tries = 1; flag_.test_and_set(std::memory_order_acquire); ++tries)
+      if (tries % 64 == 0) std::this_thread::yield();
   }
   void unlock() { flag_.clear(std::memory_order_release); }
 
