@@ -64,6 +64,7 @@ def launch(
     args: Iterable[Any],
     shared_bytes: int = 0,
     *,
+    memory: Iterable[Any] = (),
     seed: int = 0,
     detect_races: bool = True,
     count_memory: bool = True,
@@ -79,6 +80,7 @@ def launch(
         args: CPU tensors or numpy arrays (passed as pointers; their whole storage may be touched),
             ctypes or numpy scalars (as wide as the parameter), bytes (a struct), None (null).
         shared_bytes: dynamic shared memory.
+        memory: further tensors or arrays that the kernel may touch (pointers inside a struct).
         seed: order in which warps run. A correct kernel does not depend on it.
         detect_races: races, uninitialised shared memory, cp.async read before its wait.
         count_memory: sectors, wavefronts and distinct bytes.
@@ -91,10 +93,15 @@ def launch(
     packed = []
     ranges = []
     for index, arg in enumerate(args):
-        kind, data, memory = _pack(arg, index)
+        kind, data, span = _pack(arg, index)
         packed.append((kind, data))
-        if memory is not None:
-            ranges.append((*memory, f"argument {index}"))
+        if span is not None:
+            ranges.append((*span, f"argument {index}"))
+    for index, extra in enumerate(memory):
+        _, _, span = _pack(extra, index)
+        if span is None:
+            raise TypeError(f"memory[{index}]: expected a tensor or array")
+        ranges.append((*span, f"memory {index}"))
     counts = module.launch(
         kernel, _triple(grid), _triple(block), packed, ranges, shared_bytes, seed,
         detect_races, count_memory, max_warp_instructions, threads,
