@@ -1,0 +1,51 @@
+# Every target sets up what it needs: a virtual environment in $(VENV), the dependencies, the build.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+SOURCES := $(shell find csrc -type f \( -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' \))
+PYTEST_FLAGS ?=
+
+.PHONY: demo test lint bench abi clean setup
+
+# The main job: a fused ResNet trains on real scans of digits.
+demo: setup
+	$(BIN)/resnet-kernels train
+
+test: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(PYTEST_FLAGS)
+
+lint: setup $(VENV)/.lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(SOURCES)
+	$(BIN)/python tools/check_sources.py
+
+bench: setup
+	$(BIN)/resnet-kernels bench step --model cifar_resnet18 --batch-size 64
+	$(BIN)/python -m benchmarks
+
+# The one built binary on the oldest supported torch, on a CPU build and on the newest.
+abi: setup
+	$(BIN)/python tools/check_abi.py
+
+setup: $(VENV)/.built
+
+# torch, ninja and setuptools first: the build below is not isolated, so that it uses this torch.
+$(VENV)/.dependencies: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --upgrade pip "setuptools>=77" ninja
+	$(BIN)/python -m pip install -q "torch>=2.10" torchvision
+	nvcc="$$($(BIN)/python -m csrc.toolchain)" && { [ -z "$$nvcc" ] || $(BIN)/python -m pip install -q "$$nvcc"; }
+	touch $@
+
+$(VENV)/.built: $(VENV)/.dependencies setup.py csrc/toolchain.py $(SOURCES)
+	$(BIN)/python -m pip install -q --no-build-isolation -e ".[test]"
+	touch $@
+
+$(VENV)/.lint: $(VENV)/.dependencies
+	$(BIN)/python -m pip install -q clang-format mypy pre-commit ruff
+	touch $@
+
+clean:
+	rm -rf build *.egg-info resnet_kernels/*.so resnet_kernels/_build.json $(VENV)/.built

@@ -1,0 +1,29 @@
+// How a CPU kernel runs on several threads: the caller's parallel_for, handed in as a plain
+// function.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+namespace rnk::cpu {
+
+// Calls body(b, e, data) on disjoint ranges that cover [begin, end), each of about `grain` indices
+// or more, from any threads, and returns when all are done. No kernel's result depends on the cut.
+using ParallelFor = void (*)(int64_t begin, int64_t end, int64_t grain,
+                             void (*body)(int64_t, int64_t, void*), void* data);
+
+// Elements that are worth a thread: below it, starting the thread costs more than it saves.
+constexpr int64_t kGrain = 32768;
+
+template <typename Body>
+void parallel(ParallelFor parallel_for, int64_t count, int64_t grain, Body&& body) {
+  if (count <= 0) return;
+  if (count <= grain) return body(0, count);
+  using Plain = std::remove_reference_t<Body>;
+  parallel_for(
+      0, count, grain,
+      [](int64_t begin, int64_t end, void* data) { (*static_cast<Plain*>(data))(begin, end); },
+      const_cast<void*>(static_cast<const void*>(&body)));
+}
+
+}  // namespace rnk::cpu

@@ -1,0 +1,138 @@
+"""What setup.py compiles and with which tools: sources per library, CPU variants, where nvcc is."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+DEFAULT_ARCHS = ("80", "90")
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A file to compile and the flags of its own."""
+
+    path: Path
+    flags: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Cuda:
+    """A CUDA toolkit: compiler, headers, static runtime, and the architectures to compile for."""
+
+    nvcc: str
+    include: Path
+    link_flags: str
+    version: str
+    archs: tuple[str, ...]
+
+    def record(self) -> dict[str, object]:
+        """What the build record keeps about the CUDA library."""
+        return {"cuda_version": self.version, "archs": list(self.archs), "nvcc": self.nvcc}
+
+
+def cpu_record(cxx: str) -> dict[str, object]:
+    """What the build record keeps about the CPU library."""
+    version = subprocess.run([cxx, "-dumpfullversion"], capture_output=True, text=True).stdout
+    return {"compiler": f"{cxx} {version.strip()}"}
+
+
+def cpu_sources(root: Path) -> list[Source]:
+    """Sources of _cpu.so: the bindings and the kernels."""
+    bindings = [Source(p, "-DRNK_BACKEND_CPU") for p in sorted((root / "csrc/torch").glob("*.cpp"))]
+    return [*bindings, *(Source(p, "") for p in sorted((root / "csrc/cpu").glob("*.cpp")))]
+
+
+def cuda_sources(root: Path, flags: str) -> list[Source]:
+    """Sources of _cuda.so: the kernels, and the bindings of those ops that have a .cu file."""
+    kernels = sorted((root / "csrc/cuda").glob("*.cu"))
+    bindings = [root / "csrc/torch" / f"{path.stem}.cpp" for path in kernels]
+    return [
+        *(Source(path, "") for path in kernels),
+        *(Source(path, f"-DRNK_BACKEND_CUDA {flags}") for path in bindings if path.exists()),
+    ]
+
+
+def ninja() -> list[str]:
+    """The command that runs ninja: the package's own, else the one on PATH."""
+    try:
+        import ninja as package
+    except ImportError:
+        return ["ninja"]
+    return [str(Path(package.BIN_DIR) / "ninja")]
+
+
+def _cuda_homes() -> list[Path]:
+    """Where a toolkit may be: CUDA_HOME, the nvcc on PATH, NVIDIA's wheels, newest first."""
+    homes = []
+    if home := os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH"):
+        homes.append(Path(home))
+    if nvcc := shutil.which("nvcc"):
+        # nvcc on PATH may be a wrapper script: ask it where its toolkit is.
+        run = subprocess.run(
+            [nvcc, "--dryrun", "-x", "cu", "-E", os.devnull], stderr=subprocess.PIPE
+        )
+        top = re.search(rb"TOP=(.*)", run.stderr)
+        homes.append(
+            Path(os.fsdecode(top[1])).resolve() if top else Path(nvcc).resolve().parents[1]
+        )
+    site = {sysconfig.get_path("purelib"), *sys.path}
+    for folder in sorted(filter(None, site)):
+        homes += sorted(Path(folder).glob("nvidia/cu[0-9]*"), reverse=True)
+    return homes
+
+
+def _static_runtime(home: Path) -> str | None:
+    for folder in ("lib64", "lib", f"targets/{platform.machine()}-linux/lib"):
+        if (home / folder / "libcudart_static.a").exists():
+            return str(home / folder / "libcudart_static.a")
+    return None
+
+
+def _archs() -> tuple[str, ...]:
+    """RNK_CUDA_ARCHS, else those of the GPUs of this machine, else the default."""
+    if chosen := os.environ.get("RNK_CUDA_ARCHS"):
+        return tuple(sorted(re.findall(r"\d+a?", chosen.replace(".", ""))))
+    if smi := shutil.which("nvidia-smi"):
+        query = [smi, "--query-gpu=compute_cap", "--format=csv,noheader"]
+        result = subprocess.run(query, capture_output=True, text=True)
+        found = re.findall(r"(\d+)\.(\d)", result.stdout) if result.returncode == 0 else []
+        if found:
+            return tuple(sorted({major + minor for major, minor in found}, key=int))
+    return DEFAULT_ARCHS
+
+
+def find_cuda() -> tuple[Cuda | None, str]:
+    """The CUDA toolkit to compile with, or None and the reason why there is none."""
+    if os.environ.get("RNK_SKIP_CUDA", "0") not in ("", "0"):
+        return None, "RNK_SKIP_CUDA was set when it was built"
+    for home in _cuda_homes():
+        nvcc, static = home / "bin" / "nvcc", _static_runtime(home)
+        if not nvcc.exists() or static is None:
+            continue
+        run = subprocess.run([str(nvcc), "--version"], capture_output=True, text=True)
+        version = re.search(r"release (\d+\.\d+)", run.stdout)
+        if run.returncode == 0 and version:
+            return Cuda(str(nvcc), home / "include", static, version[1], _archs()), ""
+    return None, "no nvcc found (CUDA_HOME, PATH, or the cuda-toolkit[nvcc] package)"
+
+
+NVCC_PACKAGE = "cuda-toolkit[nvcc,crt,nvvm,cccl,cudart]"
+
+
+def nvcc_requirement() -> str:
+    """The PyPI requirement that brings nvcc; empty where it is there, unwanted or not to be had."""
+    skip = os.environ.get("RNK_SKIP_CUDA", "0") not in ("", "0")
+    supported = platform.system() == "Linux" and platform.machine() in ("x86_64", "aarch64")
+    return NVCC_PACKAGE if supported and not skip and find_cuda()[0] is None else ""
+
+
+if __name__ == "__main__":
+    print(nvcc_requirement())

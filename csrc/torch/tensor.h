@@ -1,0 +1,129 @@
+// Tensor checks and access on the stable ABI of libtorch: layout, dtype, device_ptr, outputs.
+// Checks here are those that memory safety needs; resnet_kernels/ops/checks.py explains misuse to
+// users.
+#pragma once
+
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <optional>
+#include <tuple>
+#include <vector>
+
+#include "../common/dtype.h"
+
+namespace rnk {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+using OptionalTensor = std::optional<Tensor>;
+
+// An activation [N, C, H, W] seen as [outer, channels, inner], the last index fastest:
+// channels_last is [N*H*W, C, 1], contiguous is [N, C, H*W].
+struct ActivationView {
+  int64_t outer;
+  int64_t channels;
+  int64_t inner;
+};
+
+inline DType dtype_of(const Tensor& t, const char* name) {
+  switch (t.scalar_type()) {
+    case ScalarType::Float:
+      return DType::kFloat32;
+    case ScalarType::Double:
+      return DType::kFloat64;
+    case ScalarType::Half:
+      return DType::kFloat16;
+    case ScalarType::BFloat16:
+      return DType::kBFloat16;
+    default:
+      STD_TORCH_CHECK(false, name, ": expected float32, float64, float16 or bfloat16");
+  }
+}
+
+inline Act act_of(int64_t act) {
+  STD_TORCH_CHECK(act >= 0 && act <= static_cast<int>(Act::kLeakyRelu), "act: unknown value ", act);
+  return static_cast<Act>(act);
+}
+
+// Whether t [N, C, H, W] is dense with the given order of dimensions, fastest first.
+inline bool is_dense(const Tensor& t, const int (&order)[4]) {
+  int64_t expected = 1;
+  for (int d : order) {
+    if (t.size(d) != 1 && t.stride(d) != expected) return false;
+    expected *= t.size(d);
+  }
+  return true;
+}
+
+inline bool is_channels_last(const Tensor& t) { return is_dense(t, {1, 3, 2, 0}); }
+
+inline ActivationView activation_view(const Tensor& t, const char* name) {
+  STD_TORCH_CHECK(t.dim() == 4, name, ": expected 4 dimensions [N, C, H, W], got ", t.dim());
+  const int64_t n = t.size(0), c = t.size(1), hw = t.size(2) * t.size(3);
+  if (t.numel() == 0 || is_channels_last(t)) return {n * hw, c, 1};
+  STD_TORCH_CHECK(is_dense(t, {3, 2, 1, 0}), name,
+                  ": expected dense channels_last or contiguous memory");
+  return {n, c, hw};
+}
+
+// t must have the shape and memory layout of `like`.
+inline void check_layout(const Tensor& t, const Tensor& like, const char* name) {
+  STD_TORCH_CHECK(t.dim() == 4 && like.dim() == 4, name, ": expected 4 dimensions");
+  for (int d = 0; d < 4; ++d) {
+    STD_TORCH_CHECK(t.size(d) == like.size(d), name, ": expected size ", like.size(d),
+                    " in dimension ", d, ", got ", t.size(d));
+    STD_TORCH_CHECK(t.size(d) == 1 || t.numel() == 0 || t.stride(d) == like.stride(d), name,
+                    ": memory layout differs");
+  }
+}
+
+// t must be usable wherever `like` is: same shape, dtype, device and memory layout.
+inline void check_same(const Tensor& t, const Tensor& like, const char* name) {
+  STD_TORCH_CHECK(t.scalar_type() == like.scalar_type(), name, ": dtype differs");
+  STD_TORCH_CHECK(t.device() == like.device(), name, ": device differs");
+  check_layout(t, like, name);
+}
+
+// Dtype of statistics and per-channel vectors that go with an activation dtype.
+inline ScalarType stats_type(const Tensor& activation) {
+  return activation.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
+inline void check_vector(const Tensor& t, int64_t channels, ScalarType type, const Tensor& like,
+                         const char* name) {
+  STD_TORCH_CHECK(t.numel() == channels && t.is_contiguous(), name, ": expected ", channels,
+                  " contiguous values, got ", t.numel());
+  STD_TORCH_CHECK(t.scalar_type() == type, name, ": expected the dtype of the statistics");
+  STD_TORCH_CHECK(t.device() == like.device(), name, ": device differs");
+}
+
+inline void check_vector(const OptionalTensor& t, int64_t channels, ScalarType type,
+                         const Tensor& like, const char* name) {
+  if (t.has_value()) check_vector(*t, channels, type, like, name);
+}
+
+// The only way a tensor's memory reaches a kernel.
+inline void* device_ptr(const Tensor& t) { return t.data_ptr(); }
+
+inline void* device_ptr(const OptionalTensor& t) {
+  return t.has_value() ? device_ptr(*t) : nullptr;
+}
+
+// Uninitialised [sizes...] on the device of `like`.
+inline Tensor empty_on(const Tensor& like, std::vector<int64_t> sizes, ScalarType type) {
+  return torch::stable::empty({sizes.data(), sizes.size()}, type, std::nullopt, like.device());
+}
+
+// Uninitialised [N, C, H, W] in the memory layout of `like`.
+inline Tensor empty_activation(const Tensor& like, std::vector<int64_t> sizes, ScalarType type) {
+  using torch::headeronly::MemoryFormat;
+  const bool contiguous = is_dense(like, {3, 2, 1, 0});
+  const auto format = contiguous ? MemoryFormat::Contiguous : MemoryFormat::ChannelsLast;
+  return torch::stable::empty({sizes.data(), sizes.size()}, type, std::nullopt, like.device(),
+                              std::nullopt, format);
+}
+
+}  // namespace rnk

@@ -1,0 +1,117 @@
+"""What tests of the batch norm primitives share: cases, inputs, comparison with the definition."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import torch
+from oracle import KINK_ULPS, assert_close_to_oracle
+from shapes import ACTIVATIONS, DTYPE_NAMES, size_id
+from torch import Tensor
+
+from resnet_kernels import reference
+from resnet_kernels.ops.library import namespace
+
+OPS = namespace("native")
+IDENTITY, RELU, GELU, SILU, LEAKY = range(5)
+SLOPE = 0.1
+FORMATS = {"nhwc": torch.channels_last, "nchw": torch.contiguous_format}
+CASES = list(itertools.product(DTYPE_NAMES, FORMATS))
+# Beyond the hostile ones: several chunks of rows, blocks of columns, and chunks within a plane.
+SIZES = [*ACTIVATIONS, (4, 16, 64, 65), (2, 512, 9, 9), (2, 1, 400, 301)]
+
+
+def case_id(case: tuple[torch.dtype, str]) -> str:
+    return f"{DTYPE_NAMES[case[0]]}-{case[1]}"
+
+
+def vector_dtype(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def in_layout(x: Tensor, layout: str) -> Tensor:
+    """A copy of x, dense, but one element into a larger tensor, so that nothing is aligned."""
+    like = x.contiguous(memory_format=FORMATS[layout])
+    out = torch.empty(x.numel() + 1, dtype=x.dtype)[1:].as_strided(like.shape, like.stride())
+    return out.copy_(x)
+
+
+class Draw:
+    """Seeded tensors of one case; `exact` picks small integers, with which every op is exact."""
+
+    def __init__(self, rng: torch.Generator, case: tuple[torch.dtype, str], exact: bool = False):
+        self.rng, (self.dtype, self.layout), self.exact = rng, case, exact
+
+    def _values(self, size: tuple[int, ...]) -> Tensor:
+        if self.exact:
+            return torch.randint(-3, 4, size, generator=self.rng).double()
+        return torch.randn(size, generator=self.rng, dtype=torch.float64)
+
+    def activation(self, size: tuple[int, ...]) -> Tensor:
+        return in_layout(self._values(size).to(self.dtype), self.layout)
+
+    def vector(self, channels: int) -> Tensor:
+        return self._values((channels,)).to(vector_dtype(self.dtype))
+
+    def rstd(self, channels: int) -> Tensor:
+        return self.vector(channels).abs() + 0.5
+
+    def bn(self, channels: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """mean, rstd, scale, bias."""
+        return (
+            self.vector(channels),
+            self.rstd(channels),
+            self.vector(channels),
+            self.vector(channels),
+        )
+
+
+def away_from_kinks(dz: Tensor, t: Tensor) -> Tensor:
+    """dz, but zero where rounding decides on which side of act's kink pre-activation t falls."""
+    near = t.abs() < KINK_ULPS * torch.finfo(torch.float32).eps
+    return in_layout(dz.masked_fill(near, 0), "nchw" if dz.is_contiguous() else "nhwc")
+
+
+def as_double(value: Any) -> Any:
+    is_float = isinstance(value, Tensor) and value.is_floating_point()
+    return value.double() if is_float else value
+
+
+def tuple_of(result: Any) -> tuple[Tensor, ...]:
+    return (result,) if isinstance(result, Tensor) else tuple(result)
+
+
+def check(op: str, size: tuple[int, ...], length: int, repro: str, *args: Any) -> tuple:
+    """Runs a primitive and its definition, in the same dtype and in fp64; compares by the rule.
+
+    Results of floating point are also compared in strides, others bit for bit.
+    """
+    ours = tuple_of(getattr(OPS, op)(*args))
+    theirs = tuple_of(getattr(reference, op)(*args))
+    exact = tuple_of(getattr(reference, op)(*map(as_double, args)))
+    for i, (mine, plain, oracle) in enumerate(zip(ours, theirs, exact, strict=True)):
+        where = f"{op}[{i}] {size_id(size)}"
+        assert mine.stride() == plain.stride() or mine.numel() <= mine.shape[1], where
+        if not mine.is_floating_point():
+            assert torch.equal(mine, plain), f"{where}\n{repro}"
+            continue
+        assert_close_to_oracle(mine, oracle, plain, length, name=where, repro=repro)
+    return ours
+
+
+def assert_deterministic(op: str, *args: Any) -> None:
+    """The same bits in every run and with any number of threads."""
+    before = torch.get_num_threads()
+    first = tuple_of(getattr(OPS, op)(*args))
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            for a, b in zip(first, tuple_of(getattr(OPS, op)(*args)), strict=True):
+                assert torch.equal(a, b), f"{op}: differs with {threads} threads"
+    finally:
+        torch.set_num_threads(before)
+
+
+def rows_of(size: tuple[int, ...]) -> int:
+    return max(size[0] * size[2] * size[3], 1)

@@ -1,0 +1,63 @@
+"""Fixtures of all tests: backend, seeded generator, reproducing line, NaN-filled torch.empty."""
+
+from __future__ import annotations
+
+import os
+import sys
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+# Tests are thousands of tiny parallel regions: threads that spin between them cost 5x on a busy
+# machine.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+# Test backend -> (the ops' `backend` argument, device).
+BACKENDS = {"cpu": ("native", "cpu")}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The long list of cases runs only when asked for with -m full."""
+    if "full" in (config.getoption("-m") or ""):
+        return
+    kept = [item for item in items if item.get_closest_marker("full") is None]
+    config.hook.pytest_deselected(items=[i for i in items if i.get_closest_marker("full")])
+    items[:] = kept
+
+
+@pytest.fixture(autouse=True)
+def nan_prefill(request: pytest.FixtureRequest) -> Iterator[None]:
+    """torch.empty hands out NaN, so an output or workspace element that a kernel skips is seen."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    yield
+    torch.use_deterministic_algorithms(before)
+
+
+@pytest.fixture(params=list(BACKENDS))
+def backend(request: pytest.FixtureRequest) -> str:
+    """Name to pass as the `backend` argument of a public op."""
+    return BACKENDS[request.param][0]
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """The test's own seed, from its name: fresh per case, the same in every run and under xdist."""
+    return zlib.crc32(request.node.name.encode())
+
+
+@pytest.fixture
+def rng(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def repro(request: pytest.FixtureRequest, seed: int) -> str:
+    """The line to print in a failure."""
+    return f"python -m pytest '{request.node.nodeid}'  # seed {seed}"

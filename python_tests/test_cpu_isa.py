@@ -1,0 +1,56 @@
+"""The CPU kernels of every instruction set that this processor has, each in its own process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from bn_cases import GELU, OPS
+
+TESTS = Path(__file__).parent
+# What depends on the vectors: every dtype, in one layout.
+FILES = ("bn_stats", "bn_act_fwd", "bn_act_bwd_reduce", "bn_bwd_apply", "pool_kernels")
+SELECTION = "not nchw and not deterministic and not refuses and not huge"
+
+
+def run(isa: str, *command: str) -> str:
+    env = {**os.environ, "RNK_CPU_ISA": isa, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *command], env=env, cwd=TESTS.parent, capture_output=True, text=True
+    )
+    assert done.returncode == 0, f"RNK_CPU_ISA={isa}\n{done.stdout[-4000:]}{done.stderr[-2000:]}"
+    return done.stdout
+
+
+def flags() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    return cpuinfo.read_text() if cpuinfo.exists() else ""
+
+
+# What a plain run takes is tested by the files themselves.
+OTHERS = [isa for isa, flag in (("baseline", "avx2"), ("avx2", "avx512vl")) if flag in flags()]
+
+
+@pytest.mark.parametrize("isa", OTHERS)
+def test_kernels(isa):
+    files = [str(TESTS / f"test_{name}.py") for name in FILES]
+    options = ("-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist")
+    run(isa, "-m", "pytest", *options, "-k", SELECTION, *files)
+
+
+def gelu_sum() -> str:
+    """Some last bits: gelu uses fused multiply-add where there is one."""
+    y = torch.linspace(-3, 3, 4096).view(1, 16, 16, 16)
+    z = OPS.bn_act_fwd(y, torch.ones(16), torch.zeros(16), None, None, None, GELU, 0.0)
+    return float(z.double().sum()).hex()
+
+
+@pytest.mark.skipif("avx2" not in flags(), reason="only one instruction set here")
+def test_the_variable_chooses():
+    command = "import sys; sys.path.insert(0, 'python_tests'); import test_cpu_isa as t; "
+    baseline = run("baseline", "-c", command + "print(t.gelu_sum())").strip()
+    assert baseline != gelu_sum()

@@ -1,0 +1,84 @@
+"""explain(): every layer once, the path it takes, the reason; the printed table."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from resnet_kernels import explain, fuse, models, unfuse
+from resnet_kernels.ops import library
+from torch import nn
+from user_modules import CASES, C, Counter, KuangliuBlock, RandomDepth, conv, image
+
+
+def test_covers_every_layer_once() -> None:
+    model = fuse(nn.Sequential(CASES["sequential"].module(), KuangliuBlock(), nn.Conv1d(1, 1, 1)))
+    layers = [name for row in explain(model).rows for name in row.layers if "(" not in name]
+    kinds = (nn.Conv2d, nn.Conv1d, nn.BatchNorm2d, nn.GELU, nn.SiLU, nn.LeakyReLU, nn.ReLU6, nn.Hardswish)
+    expected = [name for name, module in model.named_modules() if isinstance(module, kinds)]
+    assert sorted(layers) == sorted(expected)
+
+
+def test_says_what_fuse_would_do_before_fuse() -> None:
+    model = models.resnet8(fused=False)
+    state = {name: set(vars(module)) for name, module in model.named_modules()}
+    explanation = explain(model)
+    assert not explanation.fused
+    assert {row.reason for row in explanation.rows} == {"fuse() was not called"}
+    assert {name: set(vars(module)) for name, module in model.named_modules()} == state
+    assert explain(fuse(model)).fused and not explain(unfuse(model)).fused
+
+
+def test_declared_torch_convolution() -> None:
+    reasons = {row.reason for row in explain(models.resnet8()).rows}
+    native = library.has_native_kernel("conv_fwd", "cpu")
+    assert reasons == {"" if native else "declared torch convolution"}
+
+
+@pytest.mark.parametrize(
+    ("module", "reason"),
+    [
+        (RandomDepth, "RandomDepth.forward uses random (module random)"),
+        (Counter, "Counter.forward writes state (calls)"),
+        (CASES["no_grad_part"].module, "uses .no_grad"),
+        (CASES["data_dependent"].module, "symbolically traced variables cannot be used"),
+        (CASES["mutable_setting"].module, "forward reads the mutable attribute settings"),
+        (lambda: nn.Sequential(conv(), nn.ReLU6()), "ReLU6 has no fused form"),
+        (lambda: nn.Sequential(nn.ReLU(), conv()), "does not follow a convolution"),
+        (CASES["conv_used_twice"].module, "its output is used more than once"),
+    ],
+)
+def test_reasons(module: type[nn.Module], reason: str) -> None:
+    reasons = [row.reason for row in explain(fuse(module())).unfused]
+    assert any(reason in text for text in reasons), reasons
+
+
+def test_hooks_and_replaced_children_show() -> None:
+    model = fuse(KuangliuBlock())
+    handle = model.bn2.register_forward_hook(lambda *args: None)
+    rows = {row.layers: row for row in explain(model).rows}
+    assert rows[("bn2",)].reason == "has hooks"
+    handle.remove()
+    assert [row.path for row in explain(model).rows] == ["basic_block (cpu)"]
+    model.bn2 = nn.GroupNorm(2, 2 * C)
+    assert "basic_block (cpu)" not in {row.path for row in explain(model).rows}
+
+
+def test_changes_nothing() -> None:
+    torch.manual_seed(0)
+    model = models.resnet8(in_channels=C)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model.train()
+    explain(model)
+    assert model.training and all(module.training for module in model.modules())
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert len(model(image(8).float())) == 3
+
+
+def test_table() -> None:
+    lines = str(explain(fuse(KuangliuBlock()))).splitlines()
+    assert lines[0].split() == ["layers", "path", "why"]
+    names = "conv1, bn1, conv2, bn2, shortcut.0, shortcut.1"
+    assert lines[2].startswith(f"{names}  basic_block (cpu)")
+    nested = str(explain(fuse(nn.Sequential(KuangliuBlock()))))
+    assert f"0.{{{names}}}" in nested

@@ -1,0 +1,8 @@
+"""`python -m resnet_kernels` is `resnet-kernels`."""
+
+import sys
+
+from .cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Measurements that need only the installed package: whole steps, memory, a correctness gate."""

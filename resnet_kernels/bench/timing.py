@@ -1,0 +1,69 @@
+"""Interleaved timing: in each repetition every candidate runs once, in a new random order."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    """20th, 50th and 80th percentile in milliseconds over `reps` repetitions."""
+
+    p20: float
+    p50: float
+    p80: float
+    reps: int
+
+
+def quantiles(milliseconds: list[float]) -> Timing:
+    """Percentiles by linear interpolation between the sorted times."""
+    if len(milliseconds) == 1:
+        return Timing(milliseconds[0], milliseconds[0], milliseconds[0], 1)
+    fifths = statistics.quantiles(milliseconds, n=5, method="inclusive")
+    return Timing(fifths[0], statistics.median(milliseconds), fifths[3], len(milliseconds))
+
+
+def time_once(call: Callable[[], object], device: torch.device) -> float:
+    """Milliseconds of one call: CUDA events on a GPU, else the wall clock."""
+    if device.type == "cuda":
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        call()
+        end.record()
+        end.synchronize()
+        return begin.elapsed_time(end)
+    start = time.perf_counter()
+    call()
+    return (time.perf_counter() - start) * 1e3
+
+
+def interleave(
+    calls: Mapping[str, Callable[[], object]],
+    reps: int,
+    warmup: int,
+    seed: int = 0,
+    device: torch.device | None = None,
+    tick: Callable[[], None] = lambda: None,
+) -> dict[str, Timing]:
+    """Times the calls against each other; slow phases of the machine hit all of them alike.
+
+    Args:
+        tick: called after each repetition, warm-up included.
+    """
+    device = device or torch.device("cpu")
+    order, shuffle = list(calls), random.Random(seed)
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for repetition in range(-warmup, reps):
+        shuffle.shuffle(order)
+        for name in order:
+            elapsed = time_once(calls[name], device)
+            if repetition >= 0:
+                times[name].append(elapsed)
+        tick()
+    return {name: quantiles(samples) for name, samples in times.items()}

@@ -1,0 +1,100 @@
+"""The subcommands. Each imports what it needs when it runs, so that --help is quick."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .bench import bench
+
+FOLDER = click.Path(path_type=Path, file_okay=False)
+FILE = click.Path(path_type=Path, dir_okay=False)
+ANY_PATH = click.Path(path_type=Path)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.version_option(package_name="resnet_kernels", prog_name="resnet-kernels")
+def cli() -> None:
+    """Train, measure and inspect ResNets on fused conv, batch norm and activation kernels."""
+
+
+cli.add_command(bench)
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+@cli.command()
+@click.option(
+    "--data", help="digits (default), cifar10, or a folder with train/<class>/ and test/<class>/."
+)
+@click.option(
+    "--data-dir", help="Where cifar-10-batches-py is, or is downloaded to.  [default: data]"
+)
+@click.option("--model", help="Name in resnet_kernels.models; the default depends on the data.")
+@click.option(
+    "--stock", is_flag=True, default=None, help="Stock torch modules instead of fused ones."
+)
+@click.option("--epochs", type=int)
+@click.option("--batch-size", type=int)
+@click.option("--lr", type=float, help="Peak learning rate: linear warm-up, then cosine to zero.")
+@click.option("--momentum", type=float, help="Nesterov momentum.  [default: 0.9]")
+@click.option("--weight-decay", type=float, help="Not applied to batch norm and biases.")
+@click.option("--label-smoothing", type=float)
+@click.option("--warmup-epochs", type=float)
+@click.option(
+    "--amp", type=click.Choice(["none", "bf16", "fp16"]), help="Mixed precision.  [default: none]"
+)
+@click.option("--size", type=int, help="Crop size for folders of large pictures.  [default: 224]")
+@click.option("--seed", type=int, help="Decides everything random.  [default: 0]")
+@click.option("--workers", type=int, help="Processes that decode large pictures.")
+@click.option(
+    "--threads", type=int, help="CPU threads; 0 leaves the choice to torch.  [default: 0]"
+)
+@click.option("--device", help="cpu, cuda, cuda:N.  [default: cuda where there is one]")
+@click.option("--out", type=FOLDER, help="Run directory.  [default: the next free one under runs/]")
+@click.option(
+    "--resume", type=ANY_PATH, help="A checkpoint or run directory to continue, to the same bits."
+)
+def train(out: Path | None, resume: Path | None, **options: Any) -> int:
+    """Train a ResNet and write checkpoint, metrics and curves to a run directory."""
+    from rich.console import Console
+
+    from ..training.run import train as run
+
+    return run(_given(options), out, resume, Console())
+
+
+@cli.command()
+@click.argument("runs", nargs=-1, required=True, type=FOLDER)
+@click.option("--out", type=FILE, default="curves.png", help="Picture to write.")
+def plot(runs: tuple[Path, ...], out: Path) -> None:
+    """Draw the curves of several runs in one picture."""
+    from ..training.metrics import read_metrics
+    from ..training.plots import plot_runs
+
+    plot_runs({str(run): read_metrics(run) for run in runs}, out)
+    click.echo(f"wrote {out}")
+
+
+@cli.command()
+def info() -> None:
+    """Print versions, devices and which kernel libraries this installation has."""
+    from .. import info as installation
+
+    click.echo(installation.render(installation.collect()))
+
+
+@cli.command()
+@click.option("--model", required=True, help="Name in resnet_kernels.models.")
+@click.option("--num-classes", type=int, default=1000)
+@click.option("--in-channels", type=int, default=3)
+def explain(model: str, num_classes: int, in_channels: int) -> None:
+    """Show, for each layer of a model, the path it takes and why."""
+    from .. import explain as explained
+    from ..training.network import create_network
+
+    click.echo(explained(create_network(model, num_classes, in_channels, fused=True)))

@@ -1,0 +1,185 @@
+"""fuse and unfuse."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from .kinds import kind_of_class, original_class
+from .mixin import _PLANS, STAGE, FusedMixin, find_plan, fused_class, residual_blocks
+from .plan import Plan
+from .trace import ONE_TENSOR, ArgumentKey
+
+_WRAPPERS = {
+    "DistributedDataParallel": "fuse the model first, then wrap it",
+    "DataParallel": "fuse the model first, then wrap it",
+    "FullyShardedDataParallel": "fuse the model first, then shard it",
+    "FSDPModule": "fuse the model first, then shard it",
+    "OptimizedModule": "fuse the model first, then compile it",
+}
+
+
+def fuse(model: nn.Module, *, recompute: str | None = None) -> nn.Module:
+    """Makes a model run its convolution, batch norm, activation and residual chains as fused ops.
+
+    Equivalent to: the model itself; outputs, gradients and running statistics stay the same
+
+    Changes the model in place. Modules, parameters, names, shapes and hooks stay; only the class of a
+    module that holds a chain becomes a subclass of itself, and convolution weights move to channels_last
+    memory. What is not understood stays as it is; `explain(model)` tells. Fusing again is harmless and
+    finds modules added since.
+
+    Args:
+        model: any nn.Module. Wrap in DDP or FSDP, compile or script it afterwards.
+        recompute: None, or "stage" to keep no block outputs inside a stage (a Sequential of
+            residual blocks) and rebuild them in backward, which costs one pass a block.
+    Returns: model.
+    Raises: TypeError for what is not a plain module (a wrapper, a ScriptModule); ValueError for another
+        `recompute`.
+    """
+    _check(model, "fuse")
+    if recompute not in (None, "stage"):
+        raise ValueError(f"recompute: expected None or 'stage', got {recompute!r}")
+    for module in model.modules():
+        if STAGE in module.__dict__:
+            _restore(module)
+    for module in candidates(model):
+        if any(plan.run is not None for plan in default_plans(module)):
+            _swap(module)
+        else:
+            module.__dict__.pop(_PLANS, None)
+    if recompute == "stage":
+        _mark_stages(model)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            _to_channels_last(module)
+    return model
+
+
+def unfuse(model: nn.Module) -> nn.Module:
+    """Gives every module its own class back, in place; convolution weights stay in channels_last.
+
+    Args:
+        model: a model after fuse(), or any other.
+    Returns: model.
+    Raises: TypeError for what is not an nn.Module.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: expected an nn.Module, got {type(model).__name__}")
+    for module in model.modules():
+        if isinstance(module, FusedMixin):
+            _restore(module)
+    return model
+
+
+def candidates(model: nn.Module) -> list[nn.Module]:
+    """Modules whose forward may hold a chain, inner ones first."""
+    found = [
+        module
+        for module in model.modules()
+        if not kind_of_class(type(module))
+        and why_untouched(module) is None
+        and (
+            STAGE in module.__dict__
+            or any(kind_of_class(type(child)) for child in _reached(module))
+        )
+    ]
+    return found[::-1]
+
+
+def _reached(module: nn.Module) -> list[nn.Module]:
+    """Children, through containers that have no forward of their own or are plain sequences."""
+    found = []
+    for child in module.children():
+        found.append(child)
+        if isinstance(child, (nn.ModuleList, nn.ModuleDict, nn.Sequential)):
+            found += _reached(child)
+    return found
+
+
+def why_untouched(module: nn.Module) -> str | None:
+    """Why a module keeps its class whatever it holds; None if fuse() may change it."""
+    if isinstance(module, fx.GraphModule):
+        return "a GraphModule: fuse the model before tracing it"
+    if isinstance(module, torch.jit.ScriptModule):
+        return "a ScriptModule: fuse the model before scripting it"
+    cls = original_class(type(module))
+    if not inspect.isfunction(getattr(cls, "forward", None)) or cls.forward is _no_forward:
+        return "has no forward"
+    try:
+        fused_class(cls)
+    except TypeError as error:
+        return f"its class cannot be subclassed: {error}"
+    return None
+
+
+_no_forward = nn.Module.forward
+
+
+def default_plans(module: nn.Module) -> list[Plan]:
+    """The module's plans for its usual arguments in training and in eval mode, the present one first."""
+    key = usual_key(module)
+    mode = module.training
+    plans = []
+    for training in (mode, not mode):
+        module.training = training
+        try:
+            plan = find_plan(module, key)
+        finally:
+            module.training = mode
+        if plan is not None and plan not in plans:
+            plans.append(plan)
+    return plans
+
+
+def usual_key(module: nn.Module) -> ArgumentKey:
+    """One tensor, or one for each required argument of forward."""
+    forward: Any = original_class(type(module)).forward  # type: ignore[attr-defined]
+    parameters = list(inspect.signature(forward).parameters.values())[1:]
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    required = [p for p in parameters if p.default is p.empty and p.kind in positional]
+    return (("tensor",) * len(required), ()) if len(required) > 1 else ONE_TENSOR
+
+
+def _swap(module: nn.Module) -> None:
+    if not isinstance(module, FusedMixin):
+        object.__setattr__(module, "__class__", fused_class(type(module)))
+
+
+def _restore(module: nn.Module) -> None:
+    object.__setattr__(module, "__class__", original_class(type(module)))
+    for name in (_PLANS, STAGE):
+        module.__dict__.pop(name, None)
+
+
+def _mark_stages(model: nn.Module) -> None:
+    """Lets each Sequential of two or more residual blocks run them as one op."""
+    for module in model.modules():
+        if len(residual_blocks(module)) > 1:
+            module.__dict__.pop(_PLANS, None)
+            module.__dict__[STAGE] = True
+            _swap(module)
+            default_plans(module)
+
+
+def _to_channels_last(conv: nn.Conv2d) -> None:
+    weight = conv._parameters.get("weight")
+    if type(weight) is nn.Parameter and weight.dim() == 4:
+        weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+
+
+def _check(model: Any, what: str) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: expected an nn.Module, got {type(model).__name__}")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TypeError("model: expected a plain nn.Module, got a ScriptModule: fuse it first")
+    for module in model.modules():
+        for base in type(module).__mro__:
+            if base.__name__ in _WRAPPERS and base.__module__.startswith("torch"):
+                advice = _WRAPPERS[base.__name__]
+                raise TypeError(
+                    f"model: expected a plain nn.Module, got {base.__name__}: {advice}"
+                )

@@ -1,0 +1,276 @@
+"""What a module or a graph node is: convolution, batch norm, activation, addition, pooling, other."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+
+def original_class(cls: type) -> type:
+    """The class a fused class stands for, or cls itself."""
+    return getattr(cls, "_rnk_original", cls)
+
+
+def kind_of_class(cls: type) -> str:
+    """ "conv", "bn", "act", "pool", "identity" or "" for anything else, subclasses included."""
+    if cls in _CLASSES:
+        return _CLASSES[cls]
+    # Known by name, so that torchvision is not imported.
+    if cls.__name__ == "FrozenBatchNorm2d" and cls.__module__ == "torchvision.ops.misc":
+        return "bn"
+    return ""
+
+
+def is_layer(module: nn.Module) -> bool:
+    """Whether explain() has a row for the module: any convolution, batch norm or activation."""
+    if kind_of_class(type(module)) in ("conv", "bn", "act"):
+        return True
+    layers = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase)
+    in_file = type(module).__module__ == nn.modules.activation.__name__
+    return isinstance(module, layers) or (in_file and not isinstance(module, nn.MultiheadAttention))
+
+
+_CLASSES: dict[type, str] = {
+    nn.Conv2d: "conv",
+    nn.BatchNorm2d: "bn",
+    nn.SyncBatchNorm: "bn",
+    nn.ReLU: "act",
+    nn.GELU: "act",
+    nn.SiLU: "act",
+    nn.LeakyReLU: "act",
+    nn.Identity: "identity",
+    nn.MaxPool2d: "pool",
+    nn.AvgPool2d: "pool",
+    nn.AdaptiveAvgPool2d: "pool",
+}
+# Modules that neither change their input nor return (a view of) it.
+_FRESH_CLASSES = (
+    *(cls for cls, kind in _CLASSES.items() if kind in ("conv", "bn", "pool")),
+    nn.GELU,
+    nn.Linear,
+    nn.Sigmoid,
+    nn.Tanh,
+    nn.AdaptiveMaxPool2d,
+    nn.ConvTranspose2d,
+)
+# Activations and dropout: they return their input, or change it, if so told.
+_IN_PLACE_CLASSES = (
+    nn.ReLU, nn.SiLU, nn.LeakyReLU, nn.ReLU6, nn.Hardswish, nn.Hardsigmoid, nn.Mish, nn.ELU,
+    nn.Dropout, nn.Dropout2d,
+)  # fmt: skip
+
+
+def hooked(module: nn.Module) -> bool:
+    """Whether calling the module does more than its class's forward."""
+    own = module.__dict__
+    return bool(
+        own["_forward_hooks"]
+        or own["_forward_pre_hooks"]
+        or own["_backward_hooks"]
+        or own["_backward_pre_hooks"]
+        or "forward" in own
+    )
+
+
+def is_inlined(module: nn.Module) -> bool:
+    """Whether a trace looks into this child: a Sequential that is empty or has a layer in it."""
+    if getattr(original_class(type(module)), "forward", None) is not nn.Sequential.forward:
+        return False
+    children = [child for child in module.__dict__["_modules"].values() if child is not None]
+    return not children or any(
+        kind_of_class(type(child)) or is_inlined(child) for child in children
+    )
+
+
+def is_stateless(module: nn.Module) -> bool:
+    """Whether the module is a user's function in module form (LambdaLayer, Swish)."""
+    own = module.__dict__
+    package = type(module).__module__.partition(".")[0]
+    return package not in ("torch", "torchvision", "timm") and not (
+        own["_modules"] or own["_parameters"] or own["_buffers"]
+    )
+
+
+class Act(NamedTuple):
+    """An activation node: its name in the ops, its slope, its operand."""
+
+    name: str
+    slope: float
+    operand: fx.Node
+
+
+class Add(NamedTuple):
+    operands: tuple[fx.Node, fx.Node]
+    in_place: bool
+
+
+_ACT_FUNCTIONS: dict[Any, str] = {
+    F.relu: "relu",
+    torch.relu: "relu",
+    torch.relu_: "relu",
+    F.relu_: "relu",
+    F.gelu: "gelu",
+    F.silu: "silu",
+    F.leaky_relu: "leaky_relu",
+    F.leaky_relu_: "leaky_relu",
+}
+_ACT_METHODS = {"relu": "relu", "relu_": "relu"}
+_ADDS: dict[Any, bool] = {operator.add: False, operator.iadd: True, torch.add: False}
+_ADD_METHODS = {"add": False, "add_": True}
+_FRESH_FUNCTIONS: frozenset[Callable[..., Any]] = frozenset(
+    [
+        operator.add, operator.sub, operator.mul, operator.truediv, operator.neg, torch.add,
+        torch.sub, torch.mul, torch.div, torch.cat, torch.stack, torch.sigmoid, torch.tanh,
+        torch.relu, F.gelu, F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, torch.matmul,
+        F.linear, F.conv2d, torch.mean, torch.sum,
+    ]
+)  # fmt: skip
+_FRESH_METHODS = frozenset(["relu", "sigmoid", "tanh", "add", "sub", "mul", "mean", "sum", "clone"])
+_MAYBE_IN_PLACE_FUNCTIONS = frozenset([F.relu, F.silu, F.leaky_relu, F.relu6, F.hardswish])
+
+
+class Graph:
+    """Questions about the nodes of one trace; `module` is its root."""
+
+    def __init__(self, module: nn.Module, graph: fx.Graph) -> None:
+        self.module = module
+        self.nodes = list(graph.nodes)
+        self.position = {node: index for index, node in enumerate(self.nodes)}
+        self._roots: dict[fx.Node, frozenset[fx.Node]] = {}
+
+    def leaf(self, node: Any) -> nn.Module | None:
+        """The child a node calls."""
+        if not isinstance(node, fx.Node) or node.op != "call_module":
+            return None
+        return self.module.get_submodule(str(node.target))
+
+    def kind(self, node: Any) -> str:
+        """Kind of the child a node calls on one tensor; "" if it has hooks or is none of ours."""
+        leaf = self.leaf(node)
+        if leaf is None or hooked(leaf) or node.kwargs or len(node.args) != 1:
+            return ""
+        return kind_of_class(type(leaf)) if isinstance(node.args[0], fx.Node) else ""
+
+    def act(self, node: fx.Node) -> Act | None:
+        """The activation a node computes, as module, function or method."""
+        if node.op == "call_module":
+            leaf = self.leaf(node)
+            if leaf is None or self.kind(node) != "act":
+                return None
+            return _act_of_module(leaf, node.args[0])
+        if node.op == "call_function":
+            name = _ACT_FUNCTIONS.get(node.target)
+        else:
+            name = _ACT_METHODS.get(str(node.target)) if node.op == "call_method" else None
+        if name is None:
+            return None
+        names = {"relu": ["inplace"], "silu": ["inplace"], "gelu": ["approximate"]}.get(
+            name, ["negative_slope", "inplace"]
+        )
+        given = dict(zip(["input", *names], node.args, strict=False)) | node.kwargs
+        operand, slope = given.get("input"), given.get("negative_slope", 0.01)
+        if not isinstance(operand, fx.Node) or not isinstance(slope, (int, float)):
+            return None
+        if given.get("approximate", "none") != "none":
+            return None
+        return Act(name, float(slope), operand)
+
+    def add(self, node: fx.Node) -> Add | None:
+        """The addition of two values a node computes."""
+        if node.op == "call_function":
+            in_place = _ADDS.get(node.target)
+        else:
+            in_place = _ADD_METHODS.get(str(node.target)) if node.op == "call_method" else None
+        if in_place is None or node.kwargs or len(node.args) != 2:
+            return None
+        first, second = node.args
+        if not isinstance(first, fx.Node) or not isinstance(second, fx.Node) or first is second:
+            return None
+        return Add((first, second), in_place)
+
+    def roots(self, node: fx.Node) -> frozenset[fx.Node]:
+        """The values whose memory this one may share; inputs of the forward may share theirs."""
+        if node not in self._roots:
+            if node.op == "placeholder":
+                found = frozenset(n for n in self.nodes if n.op == "placeholder")
+            elif self._is_fresh(node) or not node.all_input_nodes:
+                found = frozenset([node])
+            else:
+                found = frozenset([node]).union(*(self.roots(n) for n in node.all_input_nodes))
+            self._roots[node] = found
+        return self._roots[node]
+
+    def changed(self, node: fx.Node) -> frozenset[fx.Node]:
+        """Roots of the values that running this node may write to."""
+        if node.op in ("placeholder", "get_attr", "output"):
+            return frozenset()
+        if node.op == "call_module":
+            leaf = self.leaf(node)
+            known = type(leaf) in (*_FRESH_CLASSES, *_IN_PLACE_CLASSES) or kind_of_class(type(leaf))
+            writes = not known or hooked(leaf) or getattr(leaf, "inplace", False)  # type: ignore[arg-type]
+        elif node.op == "call_method":
+            writes = str(node.target).endswith("_")
+        else:
+            writes = _function_writes(node)
+        if not writes:
+            return frozenset()
+        return frozenset().union(*(self.roots(n) for n in node.all_input_nodes))
+
+    def _is_fresh(self, node: fx.Node) -> bool:
+        if node.op == "call_module":
+            leaf = self.leaf(node)
+            if leaf is None or hooked(leaf):
+                return False
+            if type(leaf) in _FRESH_CLASSES or kind_of_class(type(leaf)) == "bn":
+                return True
+            is_dropout = isinstance(leaf, (nn.Dropout, nn.Dropout2d))
+            return type(leaf) in _IN_PLACE_CLASSES and not (is_dropout or leaf.inplace)
+        if node.op == "call_method":
+            return node.target in _FRESH_METHODS
+        if node.op == "call_function":
+            if node.target in _MAYBE_IN_PLACE_FUNCTIONS:
+                return not _function_writes(node)
+            return node.target in _FRESH_FUNCTIONS and "out" not in node.kwargs
+        return False
+
+
+def _act_of_module(module: nn.Module, operand: Any) -> Act | None:
+    if isinstance(module, nn.LeakyReLU):
+        return Act("leaky_relu", float(module.negative_slope), operand)
+    if isinstance(module, nn.GELU):
+        return Act("gelu", 0.0, operand) if module.approximate == "none" else None
+    return Act("relu" if isinstance(module, nn.ReLU) else "silu", 0.0, operand)
+
+
+def _function_writes(node: fx.Node) -> bool:
+    """Whether a called function may write to its arguments."""
+    function: Any = node.target
+    name = getattr(function, "__name__", "")
+    home = (getattr(function, "__module__", "") or "").partition(".")[0]
+    if home not in ("torch", "_operator", "operator", "math", "builtins", ""):
+        return True
+    if "out" in node.kwargs or name.endswith("_"):
+        return True
+    if home in ("_operator", "operator"):
+        return name.startswith("i") and name not in ("index", "inv", "invert", "is_", "is_not")
+    return bool(node.kwargs.get("inplace")) or True in node.args[1:]
+
+
+def is_tensor(node: fx.Node, module: nn.Module) -> bool:
+    """Whether the value of a node is certainly a tensor."""
+    if node.op in ("placeholder", "get_attr"):
+        return True
+    if node.op == "call_module":
+        cls = type(module.get_submodule(str(node.target)))
+        return cls in (*_FRESH_CLASSES, *_IN_PLACE_CLASSES) or bool(kind_of_class(cls))
+    known = _FRESH_FUNCTIONS | _MAYBE_IN_PLACE_FUNCTIONS
+    if node.op == "call_function" and (node.target in known or node.target in _ADDS):
+        return any(is_tensor(n, module) for n in node.all_input_nodes)
+    return node.op == "call_method" and (
+        node.target in _FRESH_METHODS or node.target in _ADD_METHODS
+    )

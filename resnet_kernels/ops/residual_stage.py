@@ -1,0 +1,230 @@
+"""residual_stage: a row of residual blocks, their outputs rebuilt in backward instead of kept.
+
+Kept are the stage's input, raw convolution outputs, BN vectors and bit masks. Backward first
+rebuilds every block's
+input from the first on (one pass each, no convolution), then runs the blocks' backward from the
+last on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from . import checks
+from .block_steps import (
+    BlockKept,
+    BlockSpec,
+    block_backward,
+    block_forward,
+    block_inference,
+    block_output,
+    kept_from_flat,
+    kept_size,
+    needs_from_flat,
+    params_from_flat,
+)
+from .bn_layer import BNParams, BNState
+from .fakes import pool_out_size
+from .layers import (
+    LAYER_TENSORS,
+    ActSpec,
+    ConvBN,
+    Layer,
+    LayerSpec,
+    act_spec,
+    apply,
+    as_dense,
+    autocasts,
+    conv_bn_layer,
+    pad_extra,
+    wants_grad,
+)
+from .library import namespace
+from .pool import PoolArgs
+from .residual_block import block_layers, block_spec, flat_tensors
+from .stem import stem_backward, stem_forward, stem_output, stem_pool
+
+
+class Block(NamedTuple):
+    """One residual block of a stage: the arguments of residual_block."""
+
+    convs: Sequence[ConvBN]
+    downsample: ConvBN | None = None
+    act: str | None = "relu"
+    negative_slope: float = 0.01
+
+
+class StemSpec(NamedTuple):
+    layer: LayerSpec
+    act: ActSpec
+    pool: PoolArgs
+
+
+class StageSpec(NamedTuple):
+    """What is not a tensor; `stem` if the stage's input is the network's stem applied to x."""
+
+    stem: StemSpec | None
+    blocks: tuple[BlockSpec, ...]
+
+
+_STEM_KEPT = 2 + len(BNState._fields)
+
+
+def _split(flat: Sequence[Any], sizes: Sequence[int]) -> list[list[Any]]:
+    parts, start = [], 0
+    for size in sizes:
+        parts.append(list(flat[start : start + size]))
+        start += size
+    return parts
+
+
+def _param_sizes(spec: StageSpec) -> list[int]:
+    """Tensors of the stem (0 without one) and of each block."""
+    stem = 0 if spec.stem is None else LAYER_TENSORS
+    return [stem, *(LAYER_TENSORS * len(block.layers) for block in spec.blocks)]
+
+
+def _kept_sizes(spec: StageSpec) -> list[int]:
+    stem = 0 if spec.stem is None else _STEM_KEPT
+    return [stem, *(kept_size(block) for block in spec.blocks)]
+
+
+class _ResidualStage(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, ns: Any, spec: StageSpec, x: Tensor, *flat: Tensor | None) -> Tensor:
+        h = x = as_dense(x)
+        stem_flat, *block_flats = _split(flat, _param_sizes(spec))
+        kept: list[Tensor | None] = []
+        if spec.stem is not None:
+            layer, act, pool = spec.stem
+            h, stem_kept = stem_forward(
+                ns, layer, act, pool, x, stem_flat[0], BNParams(*stem_flat[1:])
+            )
+            kept += stem_kept
+        for block, block_flat in zip(spec.blocks, block_flats, strict=True):
+            h, block_kept = block_forward(ns, block, h, None, params_from_flat(block_flat))
+            kept += block_kept.flat()
+        ctx.ns, ctx.spec = ns, spec
+        ctx.save_for_backward(x, *flat, *kept)
+        return h
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dout: Tensor) -> tuple[Any, ...]:
+        ns, spec = ctx.ns, ctx.spec
+        x, *rest = ctx.saved_tensors
+        sizes = _param_sizes(spec)
+        flat, kept_flat = rest[: sum(sizes)], rest[sum(sizes) :]
+        stem_flat, *block_flats = _split(flat, sizes)
+        stem_kept, *block_keeps = _split(kept_flat, _kept_sizes(spec))
+        keeps = [kept_from_flat(row) for row in block_keeps]
+        stem_needs, *block_needs = _split(ctx.needs_input_grad[3:], sizes)
+        need_x = ctx.needs_input_grad[2]
+        inputs = _rebuilt_inputs(ns, spec, x, stem_kept, keeps)
+
+        grads: list[Any] = []
+        dh: Tensor | None = dout
+        for i in range(len(spec.blocks) - 1, -1, -1):
+            below = need_x or any(stem_needs) or any(any(n) for n in block_needs[:i])
+            if dh is None:
+                grads[:0] = [None] * sizes[i + 1]
+                continue
+            step = block_backward(
+                ns, spec.blocks[i], dh, inputs.pop(), None, False,
+                params_from_flat(block_flats[i]), keeps[i],
+                needs_from_flat(below, False, block_needs[i]),
+            )  # fmt: skip
+            dh = step.dx
+            grads[:0] = chain.from_iterable(step.layers)
+        if spec.stem is None:
+            return None, None, dh, *grads
+        needs = (need_x, *stem_needs)
+        if dh is None or not any(needs):
+            return None, None, None, *([None] * LAYER_TENSORS), *grads
+        layer, act, pool = spec.stem
+        dx, *stem_grads = stem_backward(
+            ns, layer, act, pool, dh, x, stem_flat[0], stem_flat[1], stem_kept, needs
+        )
+        return None, None, dx, *stem_grads, None, None, None, *grads
+
+
+def _rebuilt_inputs(
+    ns: Any, spec: StageSpec, x: Tensor, stem_kept: Sequence[Any], keeps: Sequence[BlockKept]
+) -> list[Tensor]:
+    """The input of each block."""
+    inputs = [x]
+    if spec.stem is not None:
+        inputs = [stem_output(ns, spec.stem.act, spec.stem.pool, stem_kept)]
+    for block, kept in zip(spec.blocks[:-1], keeps, strict=False):
+        inputs.append(block_output(ns, block, inputs[-1], None, kept))
+    return inputs
+
+
+def _stem_layer(
+    ns: Any, x: Tensor, conv: ConvBN, pool: Any, act: ActSpec
+) -> tuple[Tensor, Layer, StemSpec, list[int]]:
+    """(padded x, the stem's layer and spec, size of its output)."""
+    layer, extra = conv_bn_layer(ns, x, conv)
+    args = stem_pool(pool, layer)
+    size = pool_out_size(layer.out_size, *args)
+    return pad_extra(x, extra), layer, StemSpec(layer.spec, act, args), size
+
+
+@autocasts
+def residual_stage(
+    x: Tensor,
+    blocks: Sequence[Block],
+    *,
+    stem: ConvBN | None = None,
+    stem_act: str | None = "relu",
+    pool: Any = (3, 2, 1),
+    backend: str | None = None,
+) -> Tensor:
+    """Residual blocks in a row, with the stem in front if given, at the least memory.
+
+    Equivalent to: residual_block(... residual_block(x, *blocks[0]) ..., *blocks[-1])
+
+    Args:
+        x: (N, C, H, W), fp32/fp16/bf16/fp64, any strides.
+        blocks: Block bundles. stem, stem_act, pool: arguments of the op stem, run on x first.
+    Returns: (N, K, P, Q), dtype and memory format of x. Keeps x, raw convolution outputs, vectors
+        (K,) and one bit a block output for backward, which pays one pass a block for it.
+    Raises: ValueError or TypeError naming the argument, the expected and the given value. A second
+        derivative raises.
+    """
+    checks.activation(x, "x")
+    if not blocks:
+        raise ValueError("blocks: expected at least one Block, got none")
+    ns = namespace(backend)
+    size, stem_spec = list(x.shape), None
+    flat: list[Tensor | None] = []
+    if stem is not None:
+        x, layer, stem_spec, size = _stem_layer(ns, x, stem, pool, act_spec(stem_act, 0.01))
+        flat += layer.tensors()
+    specs = []
+    for i, block in enumerate(blocks):
+        if not isinstance(block, Block):
+            raise TypeError(f"blocks[{i}]: expected a Block, got {type(block).__name__}")
+        main, projection = block_layers(ns, x, size, block.convs, block.downsample, None)
+        specs.append(block_spec(main, projection, act_spec(block.act, block.negative_slope)))
+        flat += flat_tensors(main, projection)
+        size = main[-1].out_size
+    spec = StageSpec(stem_spec, tuple(specs))
+    if wants_grad(x, *flat):
+        return apply(_ResidualStage, ns, spec, x, *flat)
+    return _inference(ns, spec, as_dense(x), flat)
+
+
+def _inference(ns: Any, spec: StageSpec, x: Tensor, flat: Sequence[Any]) -> Tensor:
+    stem_flat, *block_flats = _split(flat, _param_sizes(spec))
+    if spec.stem is not None:
+        x = stem_forward(ns, *spec.stem, x, stem_flat[0], BNParams(*stem_flat[1:]))[0]
+    for block, block_flat in zip(spec.blocks, block_flats, strict=True):
+        x = block_inference(ns, block, x, None, params_from_flat(block_flat))
+    return x

@@ -1,0 +1,101 @@
+"""The settings of a training run, the presets per data set, what a resumed run may change."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from .errors import UserError
+
+# A resumed run may change these: they say where and how long it runs, not what it computes.
+CHANGEABLE_ON_RESUME = frozenset({"data_dir", "epochs", "workers", "threads", "device"})
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Settings of one run. `data` is "digits", "cifar10" or a path to an image folder tree."""
+
+    data: str = "digits"
+    data_dir: str = "data"
+    model: str = "resnet20"
+    stock: bool = False
+    epochs: int = 20
+    batch_size: int = 64
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    label_smoothing: float = 0.0
+    warmup_epochs: float = 1.0
+    amp: str = "none"
+    size: int = 0
+    seed: int = 0
+    workers: int = 2
+    threads: int = 0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise UserError(
+                    f"--{name.replace('_', '-')}: expected at least 1, got {getattr(self, name)}"
+                )
+        if self.amp not in ("none", "bf16", "fp16"):
+            raise UserError(f"--amp: expected none, bf16 or fp16, got {self.amp!r}")
+        if not 0 <= self.warmup_epochs < self.epochs:
+            raise UserError(
+                f"--warmup-epochs: expected at least 0 and below the run's {self.epochs} epochs, "
+                f"got {self.warmup_epochs:g}"
+            )
+
+
+# Small: the CIFAR recipe of He et al. 2015 with Nesterov and one cosine. Large: theirs for
+# ImageNet, lr 0.1 per 256 pictures, with the label smoothing of torchvision's recipe.
+PRESETS: dict[str, dict[str, Any]] = {
+    "digits": {
+        "model": "resnet20",
+        "epochs": 20,
+        "batch_size": 64,
+        "lr": 0.1,
+        "warmup_epochs": 2.0,
+    },
+    "small": {
+        "model": "resnet20",
+        "epochs": 30,
+        "batch_size": 128,
+        "lr": 0.2,
+        "warmup_epochs": 1.0,
+    },
+    "large": {
+        "model": "resnet50",
+        "epochs": 90,
+        "batch_size": 256,
+        "lr": 0.1,
+        "weight_decay": 1e-4,
+        "label_smoothing": 0.1,
+        "warmup_epochs": 5.0,
+        "size": 224,
+        "workers": 4,
+    },
+}
+
+
+def new_config(kind: str, given: dict[str, Any]) -> TrainConfig:
+    """The preset of a kind of data ("digits", "small", "large") under the given options."""
+    settings = {**PRESETS[kind], **given}
+    if "warmup_epochs" not in given and "epochs" in given:
+        settings["warmup_epochs"] = min(settings["warmup_epochs"], settings["epochs"] / 4)
+    return TrainConfig(**settings)
+
+
+def resumed_config(saved: dict[str, Any], given: dict[str, Any]) -> TrainConfig:
+    """The settings of a checkpoint under the given ones, which may only say where and how long.
+
+    Raises: UserError naming the first option that contradicts the checkpoint.
+    """
+    for name, value in given.items():
+        if name not in CHANGEABLE_ON_RESUME and saved[name] != value:
+            option = "--" + name.replace("_", "-")
+            raise UserError(
+                f"{option}: the checkpoint was trained with {saved[name]!r}, got {value!r}"
+            )
+    return TrainConfig(**{**saved, **given})
