@@ -87,7 +87,7 @@ def launch(
         max_warp_instructions: the launch fails beyond this many.
         threads: host threads; 0 takes all cores.
     Returns: Counters.
-    Raises: EmulatorError, whose `kind` names the defect; TypeError for an argument of no known kind.
+    Raises: EmulatorError, whose `kind` names the defect; TypeError for an untyped argument.
     """
     module = _loaded(ptx)
     packed = []
@@ -103,19 +103,33 @@ def launch(
             raise TypeError(f"memory[{index}]: expected a tensor or array")
         ranges.append((*span, f"memory {index}"))
     counts = module.launch(
-        kernel, _triple(grid), _triple(block), packed, ranges, shared_bytes, seed,
-        detect_races, count_memory, max_warp_instructions, threads,
+        kernel,
+        _triple(grid),
+        _triple(block),
+        packed,
+        ranges,
+        shared_bytes,
+        seed,
+        detect_races,
+        count_memory,
+        max_warp_instructions,
+        threads,
     )
     return Counters(**counts)
 
 
 def coverage() -> dict[str, tuple[int, int]]:
-    """Instructions executed and instructions in all, of every kernel in every PTX run so far."""
-    table = {}
+    """Instructions executed and instructions in all, by kernel, of every PTX seen so far.
+
+    A kernel that no launch ran counts with zero; kernels of one name in several PTX texts add up.
+    """
+    table: dict[str, tuple[int, int]] = {}
     for module in _native.loaded():
         for kernel in module.kernels:
             rows = module.coverage(kernel)
-            table[kernel] = (sum(warps > 0 for _, warps, _ in rows), len(rows))
+            executed, total = table.get(kernel, (0, 0))
+            executed += sum(warps > 0 for _, warps, _ in rows)
+            table[kernel] = (executed, total + len(rows))
     return table
 
 

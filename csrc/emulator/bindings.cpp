@@ -41,8 +41,10 @@ std::vector<char> pack_params(const Kernel& k, const std::vector<PyArgument>& ar
     bool wants_float = is_float(p.type), wants_int = !wants_float && !is_bits(p.type);
     if ((wants_float && kind != 'f' && kind != 'b') || (wants_int && kind == 'f'))
       throw Error("argument", what + (wants_float ? " is floating point" : " is an integer") +
-                                  ", got " + (kind == 'f' ? "a float" : kind == 'p' ? "a pointer"
-                                                                                    : "an integer"));
+                                  ", got " +
+                                  (kind == 'f'   ? "a float"
+                                   : kind == 'p' ? "a pointer"
+                                                 : "an integer"));
     std::memcpy(out.data() + k.param_offsets[i], bytes.data(), bytes.size());
   }
   return out;
@@ -85,9 +87,8 @@ py::dict counters_dict(const Counters& c) {
 }
 
 // ranges: (address, bytes, name)
-py::dict py_launch(LoadedModule& m, const std::string& kernel,
-                   const std::array<int64_t, 3>& grid, const std::array<int64_t, 3>& block,
-                   const std::vector<PyArgument>& arguments,
+py::dict py_launch(LoadedModule& m, const std::string& kernel, const std::array<int64_t, 3>& grid,
+                   const std::array<int64_t, 3>& block, const std::vector<PyArgument>& arguments,
                    const std::vector<std::tuple<uint64_t, uint64_t, std::string>>& ranges,
                    uint32_t shared_bytes, uint64_t seed, bool detect_races, bool count_memory,
                    uint64_t max_warp_instructions, int threads) {
@@ -96,7 +97,8 @@ py::dict py_launch(LoadedModule& m, const std::string& kernel,
   r.block = dim3_of(block);
   r.dynamic_shared = shared_bytes;
   r.params = pack_params(*m.kernel(kernel), arguments);
-  for (const auto& [base, bytes, name] : ranges) r.ranges.push_back({base, bytes, false, false, name});
+  for (const auto& [base, bytes, name] : ranges)
+    r.ranges.push_back({base, bytes, false, false, name});
   r.options = {seed, detect_races, count_memory, max_warp_instructions, threads};
   Counters c;
   {
@@ -143,7 +145,10 @@ PYBIND11_MODULE(RNK_EMULATOR_MODULE, m) {
     try {
       if (p) std::rethrow_exception(p);
     } catch (const Error& e) {
-      py::object o = py::reinterpret_borrow<py::object>(error.ptr())(e.what());
+      // A message may quote bytes of the PTX that are no UTF-8.
+      auto text = py::reinterpret_steal<py::object>(PyUnicode_DecodeUTF8(
+          e.what(), static_cast<Py_ssize_t>(std::strlen(e.what())), "replace"));
+      py::object o = py::reinterpret_borrow<py::object>(error.ptr())(text);
       o.attr("kind") = e.kind();
       PyErr_SetObject(error.ptr(), o.ptr());
     }

@@ -23,8 +23,8 @@ Block::Block(Launch& l)
       warp_count(static_cast<uint32_t>((l.block.count() + 31) / 32)),
       threads(static_cast<uint32_t>(l.block.count())) {
   const Kernel& k = *l.kernel;
-  shared_bytes = l.dynamic_shared ? (k.static_shared + 15) / 16 * 16 + l.dynamic_shared
-                                  : k.static_shared;
+  shared_bytes =
+      l.dynamic_shared ? (k.static_shared + 15) / 16 * 16 + l.dynamic_shared : k.static_shared;
   shared_storage.resize(shared_bytes + 64);
   shared = align64(shared_storage);
   shared_shadow.reset(0, shared_bytes);
@@ -66,42 +66,68 @@ void Block::reset(uint64_t linear_index) {
   counters.warps += warp_count;
 }
 
-void Block::fill_specials(Warp& w) {
-  const Kernel& k = *launch.kernel;
+uint32_t Block::special_value(Special s, const Warp& w, uint32_t lane) const {
   const Dim3 &b = launch.block, &g = launch.grid;
-  for (size_t s = 0; s < k.special_offset.size(); ++s) {
-    if (k.special_offset[s] < 0) continue;
-    auto* out = reinterpret_cast<uint32_t*>(w.regs + k.special_offset[s]);
-    for (uint32_t lane = 0; lane < 32; ++lane) {
-      uint32_t t = w.index * 32 + lane, v = 0;
-      switch (static_cast<Special>(s)) {
-        case Special::kTidX: v = t % b.x; break;
-        case Special::kTidY: v = t / b.x % b.y; break;
-        case Special::kTidZ: v = t / b.x / b.y; break;
-        case Special::kNtidX: v = b.x; break;
-        case Special::kNtidY: v = b.y; break;
-        case Special::kNtidZ: v = b.z; break;
-        case Special::kCtaidX: v = index.x; break;
-        case Special::kCtaidY: v = index.y; break;
-        case Special::kCtaidZ: v = index.z; break;
-        case Special::kNctaidX: v = g.x; break;
-        case Special::kNctaidY: v = g.y; break;
-        case Special::kNctaidZ: v = g.z; break;
-        case Special::kLaneid: v = lane; break;
-        case Special::kWarpid: v = w.index; break;
-        case Special::kNwarpid: v = warp_count; break;
-        case Special::kLanemaskEq: v = 1u << lane; break;
-        case Special::kLanemaskLt: v = (1u << lane) - 1; break;
-        case Special::kLanemaskLe: v = (2u << lane) - 1; break;
-        case Special::kLanemaskGt: v = ~((2u << lane) - 1); break;
-        case Special::kLanemaskGe: v = ~((1u << lane) - 1); break;
-        case Special::kDynamicSmem: v = launch.dynamic_shared; break;
-        case Special::kTotalSmem: v = shared_bytes; break;
-        case Special::kOne: v = 1; break;
-        default: break;
-      }
-      out[lane] = v;
-    }
+  uint32_t t = w.index * 32 + lane;
+  switch (s) {
+    case Special::kTidX:
+      return t % b.x;
+    case Special::kTidY:
+      return t / b.x % b.y;
+    case Special::kTidZ:
+      return t / b.x / b.y;
+    case Special::kNtidX:
+      return b.x;
+    case Special::kNtidY:
+      return b.y;
+    case Special::kNtidZ:
+      return b.z;
+    case Special::kCtaidX:
+      return index.x;
+    case Special::kCtaidY:
+      return index.y;
+    case Special::kCtaidZ:
+      return index.z;
+    case Special::kNctaidX:
+      return g.x;
+    case Special::kNctaidY:
+      return g.y;
+    case Special::kNctaidZ:
+      return g.z;
+    case Special::kLaneid:
+      return lane;
+    case Special::kWarpid:
+      return w.index;
+    case Special::kNwarpid:
+      return warp_count;
+    case Special::kLanemaskEq:
+      return 1u << lane;
+    case Special::kLanemaskLt:
+      return (1u << lane) - 1;
+    case Special::kLanemaskLe:
+      return (2u << lane) - 1;
+    case Special::kLanemaskGt:
+      return ~((2u << lane) - 1);
+    case Special::kLanemaskGe:
+      return ~((1u << lane) - 1);
+    case Special::kDynamicSmem:
+      return launch.dynamic_shared;
+    case Special::kTotalSmem:
+      return shared_bytes;
+    case Special::kOne:
+      return 1;
+    default:
+      return 0;
+  }
+}
+
+void Block::fill_specials(Warp& w) {
+  const auto& offsets = launch.kernel->special_offset;
+  for (size_t s = 0; s < offsets.size(); ++s) {
+    if (offsets[s] < 0) continue;
+    auto* out = reinterpret_cast<uint32_t*>(w.regs + offsets[s]);
+    for (uint32_t lane = 0; lane < 32; ++lane)
+      out[lane] = special_value(static_cast<Special>(s), w, lane);
   }
 }
 
@@ -143,9 +169,12 @@ void Block::schedule() {
       if (launch.stop.load(std::memory_order_relaxed)) return;
       uint64_t total = launch.executed.fetch_add(quantum, std::memory_order_relaxed) + quantum;
       if (total > launch.options.max_warp_instructions)
-        rethrow(Fault{"budget", "the launch passed its limit of " +
-                                    std::to_string(launch.options.max_warp_instructions) +
-                                    " warp instructions; is there an endless loop?", -1}, w);
+        rethrow(Fault{"budget",
+                      "the launch passed its limit of " +
+                          std::to_string(launch.options.max_warp_instructions) +
+                          " warp instructions; is there an endless loop?",
+                      -1},
+                w);
     }
     if (busy) std::this_thread::yield();  // it may wait for a block on another host thread
   }
@@ -154,8 +183,10 @@ void Block::schedule() {
 void Block::arrive(Warp& w, uint32_t id, uint32_t count, bool wait) {
   Barrier& b = barriers[id];
   if (count && (count % 32 || count > warp_count * 32))
-    throw Fault{"barrier", "barrier thread count " + std::to_string(count) +
-                               " is no multiple of 32 up to the block's size", -1};
+    throw Fault{"barrier",
+                "barrier thread count " + std::to_string(count) +
+                    " is no multiple of 32 up to the block's size",
+                -1};
   if (b.arrived && b.expected != count)
     throw Fault{"barrier", "barrier " + std::to_string(id) + " is used with different counts", -1};
   b.expected = count;
@@ -219,8 +250,9 @@ std::string Block::describe(const Record& r) const {
 void Block::report_deadlock() {
   for (const Warp& w : warps) {
     if (w.state != Warp::kAtBarrier) continue;
-    rethrow(Fault{"barrier", "deadlock: this warp waits at a barrier that the others will not reach",
-                  -1}, w);
+    rethrow(Fault{"barrier",
+                  "deadlock: this warp waits at a barrier that the others will not reach", -1},
+            w);
   }
   throw Error("barrier", "deadlock in kernel " + launch.kernel->name);
 }

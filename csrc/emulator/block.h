@@ -22,10 +22,10 @@ struct Dim3 {
 
 struct LaunchOptions {
   uint64_t seed = 0;
-  bool detect_races = true;   // races, uninitialised shared memory, cp.async before its wait
-  bool count_memory = true;   // sectors, wavefronts, distinct bytes
+  bool detect_races = true;  // races, uninitialised shared memory, cp.async before its wait
+  bool count_memory = true;  // sectors, wavefronts, distinct bytes
   uint64_t max_warp_instructions = uint64_t{1} << 32;
-  int threads = 0;            // 0: all cores
+  int threads = 0;  // 0: all cores
 };
 
 struct Launch {
@@ -42,12 +42,16 @@ struct Launch {
 };
 
 struct Barrier {
-  uint32_t expected = 0;   // threads; 0: every live warp
+  uint32_t expected = 0;  // threads; 0: every live warp
   uint32_t arrived = 0;
   std::vector<Warp*> waiting;
   std::vector<WarpClock*> clocks;
   // bar.red: running result, and who wants it
-  struct Reduction { Warp* warp; const Instr* in; uint32_t mask; };
+  struct Reduction {
+    Warp* warp;
+    const Instr* in;
+    uint32_t mask;
+  };
   uint32_t reduced_and = 1, reduced_or = 0, reduced_count = 0;
   std::vector<Reduction> reductions;
 };
@@ -79,6 +83,7 @@ struct Block {
  private:
   void reset(uint64_t linear_index);
   void fill_specials(Warp& w);
+  uint32_t special_value(Special s, const Warp& w, uint32_t lane) const;
   void schedule();
   void complete(Barrier& b);
   void check_all_warp_barriers();

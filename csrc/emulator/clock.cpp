@@ -121,13 +121,17 @@ void WarpClock::strong_access(SyncLog* log, bool reads, bool writes, bool acquir
     } else if (i.count) {
       auto same = [&](const Import& p) { return p.log == log; };
       auto it = std::find_if(pending_.begin(), pending_.end(), same);
-      if (it != pending_.end()) it->count = std::max(it->count, i.count);
-      else pending_.push_back(i);
+      if (it != pending_.end())
+        it->count = std::max(it->count, i.count);
+      else
+        pending_.push_back(i);
     }
   }
   if (!writes) return;
-  if (release) log->append(snapshot());
-  else if (fence_) log->append(fence_);
+  if (release)
+    log->append(snapshot());
+  else if (fence_)
+    log->append(fence_);
 }
 
 void WarpClock::join(const std::vector<WarpClock*>& participants) {

@@ -20,9 +20,7 @@ struct Record {
   uint32_t lane() const { return where >> 1 & 31; }
   bool strong() const { return where & 1; }
   uint32_t instruction() const { return where >> 6; }
-  bool same_thread(const Record& o) const {
-    return uid == o.uid && ((where ^ o.where) & 62) == 0;
-  }
+  bool same_thread(const Record& o) const { return uid == o.uid && ((where ^ o.where) & 62) == 0; }
 };
 constexpr uint32_t kPendingEpoch = 0xFFFFFFFF;
 

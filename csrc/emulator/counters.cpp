@@ -11,9 +11,9 @@ void Counters::add(const Counters& o) {
 
 const char* op_class_name(OpClass c) {
   static constexpr const char* kNames[] = {
-      "integer", "fp32", "fp64", "half", "convert", "special_function", "move", "predicate",
-      "load", "store", "atomic", "async_copy", "matrix", "matrix_move", "shuffle", "barrier",
-      "control"};
+      "integer", "fp32",        "fp64",    "half",    "convert", "special_function",
+      "move",    "predicate",   "load",    "store",   "atomic",  "async_copy",
+      "matrix",  "matrix_move", "shuffle", "barrier", "control"};
   return kNames[static_cast<size_t>(c)];
 }
 

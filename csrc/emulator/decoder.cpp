@@ -11,26 +11,49 @@ constexpr uint64_t kMaxRegisterBytes = 1 << 26;
 
 uint32_t align_up(uint64_t v, uint64_t a) { return static_cast<uint32_t>((v + a - 1) / a * a); }
 
-struct SpecialName { const char* name; Special id; };
-constexpr SpecialName kSpecials[] = {
-    {"%tid.x", Special::kTidX}, {"%tid.y", Special::kTidY}, {"%tid.z", Special::kTidZ},
-    {"%ntid.x", Special::kNtidX}, {"%ntid.y", Special::kNtidY}, {"%ntid.z", Special::kNtidZ},
-    {"%ctaid.x", Special::kCtaidX}, {"%ctaid.y", Special::kCtaidY},
-    {"%ctaid.z", Special::kCtaidZ}, {"%nctaid.x", Special::kNctaidX},
-    {"%nctaid.y", Special::kNctaidY}, {"%nctaid.z", Special::kNctaidZ},
-    {"%laneid", Special::kLaneid}, {"%warpid", Special::kWarpid}, {"%nwarpid", Special::kNwarpid},
-    {"%lanemask_eq", Special::kLanemaskEq}, {"%lanemask_lt", Special::kLanemaskLt},
-    {"%lanemask_le", Special::kLanemaskLe}, {"%lanemask_gt", Special::kLanemaskGt},
-    {"%lanemask_ge", Special::kLanemaskGe}, {"%dynamic_smem_size", Special::kDynamicSmem},
-    {"%total_smem_size", Special::kTotalSmem}, {"%smid", Special::kZero},
-    {"%nsmid", Special::kOne}, {"%gridid", Special::kZero}, {"%cluster_ctarank", Special::kZero},
-    {"%cluster_nctarank", Special::kOne}, {"%cluster_ctaid.x", Special::kZero},
-    {"%cluster_ctaid.y", Special::kZero}, {"%cluster_ctaid.z", Special::kZero},
-    {"%cluster_nctaid.x", Special::kOne}, {"%cluster_nctaid.y", Special::kOne},
-    {"%cluster_nctaid.z", Special::kOne}, {"%clusterid.x", Special::kCtaidX},
-    {"%clusterid.y", Special::kCtaidY}, {"%clusterid.z", Special::kCtaidZ},
-    {"%nclusterid.x", Special::kNctaidX}, {"%nclusterid.y", Special::kNctaidY},
-    {"%nclusterid.z", Special::kNctaidZ}};
+struct SpecialName {
+  const char* name;
+  Special id;
+};
+constexpr SpecialName kSpecials[] = {{"%tid.x", Special::kTidX},
+                                     {"%tid.y", Special::kTidY},
+                                     {"%tid.z", Special::kTidZ},
+                                     {"%ntid.x", Special::kNtidX},
+                                     {"%ntid.y", Special::kNtidY},
+                                     {"%ntid.z", Special::kNtidZ},
+                                     {"%ctaid.x", Special::kCtaidX},
+                                     {"%ctaid.y", Special::kCtaidY},
+                                     {"%ctaid.z", Special::kCtaidZ},
+                                     {"%nctaid.x", Special::kNctaidX},
+                                     {"%nctaid.y", Special::kNctaidY},
+                                     {"%nctaid.z", Special::kNctaidZ},
+                                     {"%laneid", Special::kLaneid},
+                                     {"%warpid", Special::kWarpid},
+                                     {"%nwarpid", Special::kNwarpid},
+                                     {"%lanemask_eq", Special::kLanemaskEq},
+                                     {"%lanemask_lt", Special::kLanemaskLt},
+                                     {"%lanemask_le", Special::kLanemaskLe},
+                                     {"%lanemask_gt", Special::kLanemaskGt},
+                                     {"%lanemask_ge", Special::kLanemaskGe},
+                                     {"%dynamic_smem_size", Special::kDynamicSmem},
+                                     {"%total_smem_size", Special::kTotalSmem},
+                                     {"%smid", Special::kZero},
+                                     {"%nsmid", Special::kOne},
+                                     {"%gridid", Special::kZero},
+                                     {"%cluster_ctarank", Special::kZero},
+                                     {"%cluster_nctarank", Special::kOne},
+                                     {"%cluster_ctaid.x", Special::kZero},
+                                     {"%cluster_ctaid.y", Special::kZero},
+                                     {"%cluster_ctaid.z", Special::kZero},
+                                     {"%cluster_nctaid.x", Special::kOne},
+                                     {"%cluster_nctaid.y", Special::kOne},
+                                     {"%cluster_nctaid.z", Special::kOne},
+                                     {"%clusterid.x", Special::kCtaidX},
+                                     {"%clusterid.y", Special::kCtaidY},
+                                     {"%clusterid.z", Special::kCtaidZ},
+                                     {"%nclusterid.x", Special::kNctaidX},
+                                     {"%nclusterid.y", Special::kNctaidY},
+                                     {"%nclusterid.z", Special::kNctaidZ}};
 
 }  // namespace
 
@@ -128,8 +151,10 @@ void KernelDecoder::place_frame(Placed& p) {
     for (const Variable& v : p.function->results) add(v);
   }
   for (const Variable& v : p.function->locals) {
-    if (v.space == Space::kShared) place_shared(v);
-    else add(v);
+    if (v.space == Space::kShared)
+      place_shared(v);
+    else
+      add(v);
   }
 }
 

@@ -38,13 +38,13 @@ class InstrBuilder {
   void want_args(size_t low, size_t high) const;
 
   // Append operands; width is the bytes a lane the instruction reads or writes.
-  void reg(const Arg& a, int width);         // exact width
+  void reg(const Arg& a, int width);           // exact width
   void any_width(const Arg& a, int at_least);  // ld/st/cvt: registers may be wider
   void pred(const Arg& a);
-  void source(const Arg& a, Type t);         // register or immediate
+  void source(const Arg& a, Type t);  // register or immediate
   void none();
-  void vector(const Arg& a, int width);      // {..} or a single register
-  void address(const Arg& a);                // base operand (8 bytes a lane); in.imm += offset
+  void vector(const Arg& a, int width);  // {..} or a single register
+  void address(const Arg& a);            // base operand (8 bytes a lane); in.imm += offset
   void sources(size_t first, std::initializer_list<Type> types);
 
   [[noreturn]] void fail(const std::string& what) const;
@@ -114,7 +114,7 @@ class KernelDecoder {
   std::unordered_map<std::string, uint32_t> shared_offsets_;
   std::map<std::pair<uint64_t, int>, uint32_t> constant_index_;
   std::vector<std::vector<uint64_t>> constant_rows_;
-  std::vector<std::pair<size_t, int>> call_fixups_;      // instr -> callee
+  std::vector<std::pair<size_t, int>> call_fixups_;  // instr -> callee
   std::vector<const Function*> call_path_;
   int current_ = 0;
 };

@@ -14,7 +14,12 @@ class DeviceImage {
   explicit DeviceImage(const Module& module);
   // nullptr when the module has no such variable.
   char* find(const std::string& name) const;
-  struct Span { std::string name; char* base; size_t bytes; bool read_only; };
+  struct Span {
+    std::string name;
+    char* base;
+    size_t bytes;
+    bool read_only;
+  };
   const std::vector<Span>& spans() const { return spans_; }
 
  private:

@@ -47,14 +47,16 @@ std::string ptx_of_fat_binary(const void* wrapper) {
     if (e.kind == kPtx) {
       std::string text(payload, strnlen(payload, e.bytes));
       if (text.find(".version") == std::string::npos)
-        throw Error("parse", "the PTX in the fat binary is compressed: compile with "
-                             "--compress-mode=none");
+        throw Error("parse",
+                    "the PTX in the fat binary is compressed: compile with "
+                    "--compress-mode=none");
       return text;
     }
     p = payload + e.bytes;
   }
-  throw Error("parse", "the fat binary holds no PTX: compile with -gencode "
-                       "arch=compute_80,code=compute_80");
+  throw Error("parse",
+              "the fat binary holds no PTX: compile with -gencode "
+              "arch=compute_80,code=compute_80");
 }
 
 }  // namespace rnk::emu

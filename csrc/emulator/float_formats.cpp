@@ -5,11 +5,16 @@ namespace {
 
 bool rounds_away(Round mode, bool negative, bool odd, uint64_t rest, uint64_t half) {
   switch (mode) {
-    case Round::kNearestEven: return rest > half || (rest == half && odd);
-    case Round::kNearestAway: return rest >= half;
-    case Round::kUp: return rest && !negative;
-    case Round::kDown: return rest && negative;
-    default: return false;
+    case Round::kNearestEven:
+      return rest > half || (rest == half && odd);
+    case Round::kNearestAway:
+      return rest >= half;
+    case Round::kUp:
+      return rest && !negative;
+    case Round::kDown:
+      return rest && negative;
+    default:
+      return false;
   }
 }
 
@@ -27,7 +32,7 @@ uint32_t round_to(double d, const FloatFormat& f, Round mode) {
   int e;
   double m = std::frexp(std::fabs(d), &e);  // |d| = m * 2^e, m in [0.5, 1)
   auto fraction = static_cast<uint64_t>(std::ldexp(m, 53));
-  int biased = e - 1 + bias;                // of the leading bit
+  int biased = e - 1 + bias;  // of the leading bit
   int drop = 52 - f.mantissa;
   if (biased < 1) {
     drop += 1 - biased;

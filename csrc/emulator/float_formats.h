@@ -9,10 +9,26 @@
 
 namespace rnk::emu {
 
-inline float bits_float(uint32_t u) { float f; std::memcpy(&f, &u, 4); return f; }
-inline uint32_t float_bits(float f) { uint32_t u; std::memcpy(&u, &f, 4); return u; }
-inline double bits_double(uint64_t u) { double d; std::memcpy(&d, &u, 8); return d; }
-inline uint64_t double_bits(double d) { uint64_t u; std::memcpy(&u, &d, 8); return u; }
+inline float bits_float(uint32_t u) {
+  float f;
+  std::memcpy(&f, &u, 4);
+  return f;
+}
+inline uint32_t float_bits(float f) {
+  uint32_t u;
+  std::memcpy(&u, &f, 4);
+  return u;
+}
+inline double bits_double(uint64_t u) {
+  double d;
+  std::memcpy(&d, &u, 8);
+  return d;
+}
+inline uint64_t double_bits(double d) {
+  uint64_t u;
+  std::memcpy(&u, &d, 8);
+  return u;
+}
 
 inline float half_to_float(uint16_t h) {
   uint32_t magnitude = static_cast<uint32_t>(h & 0x7FFF) << 13;
@@ -74,9 +90,9 @@ inline float to_float_odd(double d) {
 }
 
 struct FloatFormat {
-  int mantissa;      // stored bits
-  int exponent;      // bits
-  uint32_t nan;      // canonical
+  int mantissa;  // stored bits
+  int exponent;  // bits
+  uint32_t nan;  // canonical
 };
 constexpr FloatFormat kHalfFormat{10, 5, 0x7FFF}, kBf16Format{7, 8, 0x7FFF},
     kTf32Format{10, 8, 0x3FFFF}, kFloatFormat{23, 8, 0x7FFFFFFF};

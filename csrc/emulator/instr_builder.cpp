@@ -140,8 +140,10 @@ void InstrBuilder::source(const Arg& a, Type t) {
   int width = std::max(2, size_of(t));
   uint64_t bits = static_cast<uint64_t>(a.value);
   switch (a.kind) {
-    case Arg::kRegister: return reg(a, width);
-    case Arg::kSpecial: return push(decoder_.special(a.name, width));
+    case Arg::kRegister:
+      return reg(a, width);
+    case Arg::kSpecial:
+      return push(decoder_.special(a.name, width));
     case Arg::kImmediate:
       if (is_float(t) && size_of(t) >= 4 && t != Type::kF16x2 && t != Type::kBF16x2 && a.value)
         fail("integer immediate for a floating-point operand");
@@ -159,8 +161,10 @@ void InstrBuilder::source(const Arg& a, Type t) {
         std::memcpy(&d, &bits, 8);
         f = static_cast<float>(d);
       }
-      if (width == 8) std::memcpy(&bits, &d, 8);
-      else bits = 0, std::memcpy(&bits, &f, 4);
+      if (width == 8)
+        std::memcpy(&bits, &d, 8);
+      else
+        bits = 0, std::memcpy(&bits, &f, 4);
       if (width < 4) fail("floating-point immediate for a 16-bit operand");
       return push(decoder_.constant(bits, width));
     }
@@ -169,7 +173,8 @@ void InstrBuilder::source(const Arg& a, Type t) {
       if (!decoder_.symbol_address(a.name, &address)) fail("unknown symbol '" + a.name + "'");
       return push(decoder_.constant(address + static_cast<uint64_t>(a.value), width));
     }
-    default: fail("unexpected operand");
+    default:
+      fail("unexpected operand");
   }
 }
 

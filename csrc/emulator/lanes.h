@@ -64,13 +64,23 @@ void exec3(Warp& w, const Instr& in, uint32_t mask) {
 template <class F>
 bool with_integer(Type t, F f) {
   switch (t) {
-    case Type::kU16: case Type::kB16: return f(uint16_t{}), true;
-    case Type::kU32: case Type::kB32: return f(uint32_t{}), true;
-    case Type::kU64: case Type::kB64: return f(uint64_t{}), true;
-    case Type::kS16: return f(int16_t{}), true;
-    case Type::kS32: return f(int32_t{}), true;
-    case Type::kS64: return f(int64_t{}), true;
-    default: return false;
+    case Type::kU16:
+    case Type::kB16:
+      return f(uint16_t{}), true;
+    case Type::kU32:
+    case Type::kB32:
+      return f(uint32_t{}), true;
+    case Type::kU64:
+    case Type::kB64:
+      return f(uint64_t{}), true;
+    case Type::kS16:
+      return f(int16_t{}), true;
+    case Type::kS32:
+      return f(int32_t{}), true;
+    case Type::kS64:
+      return f(int64_t{}), true;
+    default:
+      return false;
   }
 }
 
@@ -78,10 +88,14 @@ bool with_integer(Type t, F f) {
 template <class F>
 bool with_bits(Type t, F f) {
   switch (size_of(t)) {
-    case 2: return f(uint16_t{}), true;
-    case 4: return f(uint32_t{}), true;
-    case 8: return f(uint64_t{}), true;
-    default: return false;
+    case 2:
+      return f(uint16_t{}), true;
+    case 4:
+      return f(uint32_t{}), true;
+    case 8:
+      return f(uint64_t{}), true;
+    default:
+      return false;
   }
 }
 

@@ -19,11 +19,11 @@ void check_dimensions(const LaunchRequest& r) {
   };
   const Dim3 &g = r.grid, &b = r.block;
   if (!g.x || !g.y || !g.z || g.x > 0x7FFFFFFF || g.y > 65535 || g.z > 65535)
-    throw Error("argument", "grid " + text(g) +
-                                " is invalid: expected 1 to 2147483647, 65535, 65535 blocks");
+    throw Error("argument",
+                "grid " + text(g) + " is invalid: expected 1 to 2147483647, 65535, 65535 blocks");
   if (!b.x || !b.y || !b.z || b.x > 1024 || b.y > 1024 || b.z > 64 || b.count() > 1024)
-    throw Error("argument", "block " + text(b) +
-                                " is invalid: expected 1 to 1024 threads, at most 64 in z");
+    throw Error("argument",
+                "block " + text(b) + " is invalid: expected 1 to 1024 threads, at most 64 in z");
   const auto& required = r.kernel->entry->required_threads;
   if (required[0] && (required[0] != b.x || required[1] != b.y || required[2] != b.z))
     throw Error("argument", "block " + text(b) + " but the kernel requires " +
@@ -33,8 +33,7 @@ void check_dimensions(const LaunchRequest& r) {
     throw Error("argument", "block " + text(b) + " exceeds the kernel's .maxntid");
   if (uint64_t{r.dynamic_shared} + r.kernel->static_shared > kMaxSharedBytes)
     throw Error("argument", "shared memory of " + std::to_string(r.dynamic_shared) + " + " +
-                                std::to_string(r.kernel->static_shared) +
-                                " bytes exceeds 232448");
+                                std::to_string(r.kernel->static_shared) + " bytes exceeds 232448");
   if (g.count() * ((b.count() + 31) / 32) >= 0xFFFFFFF0)
     throw Error("argument", "grid " + text(g) + " has too many warps to emulate");
 }

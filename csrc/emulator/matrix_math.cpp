@@ -8,7 +8,8 @@ void multiply_add(const double* a, const double* b, double* c, int m, int n, int
   if (d == Type::kF64) {
     for (int i = 0; i < m; ++i)
       for (int j = 0; j < n; ++j)
-        for (int l = 0; l < k; ++l) c[i * n + j] = std::fma(a[i * k + l], b[l * n + j], c[i * n + j]);
+        for (int l = 0; l < k; ++l)
+          c[i * n + j] = std::fma(a[i * k + l], b[l * n + j], c[i * n + j]);
     return;
   }
   for (int i = 0; i < m; ++i)

@@ -1,5 +1,5 @@
-// Arithmetic of the tensor-core instructions: products exact in double, each sum rounded once to the
-// accumulator type. The hardware truncates inside a step, so its low bits may differ.
+// Arithmetic of the tensor-core instructions: products exact in double, each sum rounded once to
+// the accumulator type. The hardware truncates inside a step, so its low bits may differ.
 #pragma once
 #include "float_formats.h"
 #include "warp.h"

@@ -13,17 +13,23 @@ namespace {
 
 const char* access_name(Access a) {
   switch (a) {
-    case Access::kRead: return "read";
-    case Access::kAtomic: return "atomic access";
-    case Access::kAsyncIssue: case Access::kAsyncLand: return "cp.async";
-    default: return "write";
+    case Access::kRead:
+      return "read";
+    case Access::kAtomic:
+      return "atomic access";
+    case Access::kAsyncIssue:
+    case Access::kAsyncLand:
+      return "cp.async";
+    default:
+      return "write";
   }
 }
 
 [[noreturn]] void out_of_bounds(const MemoryRequest& m, int lane, const std::string& where) {
   char text[96];
-  std::snprintf(text, sizeof text, "%s of %u bytes at 0x%llx is out of bounds: ",
-                access_name(m.access), m.size, static_cast<unsigned long long>(m.address[lane]));
+  std::snprintf(text, sizeof text,
+                "%s of %u bytes at 0x%llx is out of bounds: ", access_name(m.access), m.size,
+                static_cast<unsigned long long>(m.address[lane]));
   throw Fault{"out_of_bounds", text + where, lane};
 }
 
@@ -40,11 +46,21 @@ void store(const MemoryRequest& m, int lane) {
   const char* from = m.staged + static_cast<size_t>(lane) * m.size;
   char* to = m.pointer[lane];
   switch (m.size) {
-    case 1: *to = *from; return;
-    case 2: std::memcpy(to, from, 2); return;
-    case 4: std::memcpy(to, from, 4); return;
-    case 8: std::memcpy(to, from, 8); return;
-    default: std::memcpy(to, from, m.size); return;
+    case 1:
+      *to = *from;
+      return;
+    case 2:
+      std::memcpy(to, from, 2);
+      return;
+    case 4:
+      std::memcpy(to, from, 4);
+      return;
+    case 8:
+      std::memcpy(to, from, 8);
+      return;
+    default:
+      std::memcpy(to, from, m.size);
+      return;
   }
 }
 
@@ -110,8 +126,9 @@ void access_shared(Warp& w, MemoryRequest& m, uint32_t mask) {
     int lane = __builtin_ctz(rest);
     uint64_t a = m.address[lane];
     if (a > block.shared_bytes || m.size > block.shared_bytes - a)
-      out_of_bounds(m, lane, "the block has " + std::to_string(block.shared_bytes) +
-                                 " bytes of shared memory");
+      out_of_bounds(
+          m, lane,
+          "the block has " + std::to_string(block.shared_bytes) + " bytes of shared memory");
     check_alignment(m, lane);
     m.pointer[lane] = block.shared + a;
   }
@@ -161,7 +178,8 @@ void access_param(Warp& w, MemoryRequest& m, uint32_t mask) {
     uint64_t bytes = w.block->launch.kernel->param_bytes;
     if (a > bytes || m.size > bytes - a)
       out_of_bounds(m, lane, "the kernel has " + std::to_string(bytes) + " bytes of parameters");
-    if (m.access != Access::kRead) throw Fault{"out_of_bounds", "write to a kernel parameter", lane};
+    if (m.access != Access::kRead)
+      throw Fault{"out_of_bounds", "write to a kernel parameter", lane};
     m.pointer[lane] = params.data() + a;
   }
   if (local) access_local(w, m, local);
@@ -202,11 +220,17 @@ void compute_addresses(const Warp& w, const Operand& base, int64_t imm, Space sp
 
 void access_memory(Warp& w, MemoryRequest& m, uint32_t mask) {
   switch (m.space) {
-    case Space::kGlobal: case Space::kConst: return access_global(w, m, mask);
-    case Space::kShared: return access_shared(w, m, mask);
-    case Space::kLocal: return access_local(w, m, mask);
-    case Space::kParam: return access_param(w, m, mask);
-    case Space::kGeneric: return access_generic(w, m, mask);
+    case Space::kGlobal:
+    case Space::kConst:
+      return access_global(w, m, mask);
+    case Space::kShared:
+      return access_shared(w, m, mask);
+    case Space::kLocal:
+      return access_local(w, m, mask);
+    case Space::kParam:
+      return access_param(w, m, mask);
+    case Space::kGeneric:
+      return access_generic(w, m, mask);
   }
 }
 

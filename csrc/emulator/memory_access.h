@@ -11,8 +11,8 @@ enum class Access : uint8_t { kRead, kWrite, kAtomic, kAsyncIssue, kAsyncLand };
 
 struct MemoryRequest {
   uint64_t address[32];
-  char* pointer[32];          // out
-  uint32_t size = 0;          // bytes a lane; its alignment too
+  char* pointer[32];  // out
+  uint32_t size = 0;  // bytes a lane; its alignment too
   Access access = Access::kRead;
   bool strong = false;
   Space space = Space::kGlobal;

@@ -22,7 +22,12 @@ struct Variable {
   bool is_unsized = false;
   bool is_extern = false;
   std::vector<uint8_t> init;
-  struct Reference { uint64_t offset; std::string symbol; int64_t addend; int size; };
+  struct Reference {
+    uint64_t offset;
+    std::string symbol;
+    int64_t addend;
+    int size;
+  };
   std::vector<Reference> references;  // symbol addresses inside the initialiser
 };
 
@@ -31,8 +36,18 @@ struct Register {
 };
 
 struct Arg {
-  enum Kind : uint8_t { kRegister, kImmediate, kFloat32, kFloat64, kSymbol, kSpecial,
-                        kVector, kAddress, kList, kSink };
+  enum Kind : uint8_t {
+    kRegister,
+    kImmediate,
+    kFloat32,
+    kFloat64,
+    kSymbol,
+    kSpecial,
+    kVector,
+    kAddress,
+    kList,
+    kSink
+  };
   Kind kind = kSink;
   bool negated = false;     // !%p
   int64_t value = 0;        // immediate, register index, float bits or address offset

@@ -3,6 +3,7 @@
 #include <unordered_map>
 
 #include "decoder.h"
+#include "error.h"
 
 namespace rnk::emu {
 namespace {
@@ -44,10 +45,17 @@ Counters LoadedModule::launch(LaunchRequest request, const std::string& name) {
 }
 
 std::vector<LoadedModule::LineCoverage> LoadedModule::coverage(const std::string& name) {
-  std::shared_ptr<const Kernel> k = kernel(name);
+  std::vector<LineCoverage> rows;
+  std::shared_ptr<const Kernel> k;
+  try {
+    k = kernel(name);
+  } catch (const Error&) {  // not decodable: none of it can have run
+    for (const Statement& s : module_->function_index.at(name)->statements)
+      rows.push_back({static_cast<uint32_t>(s.line), 0, 0});
+    return rows;
+  }
   std::lock_guard<std::mutex> hold(mutex_);
   auto it = coverage_.find(name);
-  std::vector<LineCoverage> rows;
   for (size_t i = 0; i < k->code.size(); ++i)
     rows.push_back({k->code[i].line, it == coverage_.end() ? 0 : it->second.warps[i],
                     it == coverage_.end() ? 0 : it->second.threads[i]});

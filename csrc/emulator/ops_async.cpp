@@ -51,8 +51,12 @@ void copy_issue(Warp& w, const Instr& in, uint32_t mask) {
     if (ignore >> i & 1) bytes[i] = 0;
     if (bytes[i] && source[i] % in.mode)
       throw Fault{"misaligned", "cp.async source is not aligned to its size", i};
-    w.copies.push_back(AsyncCopy{w.current, static_cast<uint32_t>(to.address[i]), w.copy_group[i],
-                                 static_cast<uint8_t>(i), in.mode, {}});
+    w.copies.push_back(AsyncCopy{w.current,
+                                 static_cast<uint32_t>(to.address[i]),
+                                 w.copy_group[i],
+                                 static_cast<uint8_t>(i),
+                                 in.mode,
+                                 {}});
   }
   read_sources(w, source, bytes, mask, first);
 }
@@ -74,15 +78,17 @@ void decode_copy(InstrBuilder& b) {
     b.fail("the size must be 4, 8 or 16");
   b.in.mode = static_cast<uint8_t>(size);
   bool has_fourth = b.arg_count() > 3;
-  bool is_pred = has_fourth && b.arg(3).kind == Arg::kRegister &&
-                 b.decoder().register_operand(static_cast<int>(b.arg(3).value)).kind ==
-                     Operand::kPredicate;
+  bool is_pred =
+      has_fourth && b.arg(3).kind == Arg::kRegister &&
+      b.decoder().register_operand(static_cast<int>(b.arg(3).value)).kind == Operand::kPredicate;
   bool is_policy = has_fourth && b.arg_count() == 4 &&
                    b.statement().opcode.find("cache_hint") != std::string_view::npos;
   Arg whole = b.arg(2);
   b.source(has_fourth && !is_pred && !is_policy ? b.arg(3) : whole, Type::kB32);
-  if (is_pred) b.pred(b.arg(3));
-  else b.none();
+  if (is_pred)
+    b.pred(b.arg(3));
+  else
+    b.none();
   b.in.run = copy_issue;
 }
 

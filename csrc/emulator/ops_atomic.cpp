@@ -10,15 +10,24 @@ namespace {
 
 enum Operation : uint8_t { kAnd, kOr, kXor, kExch, kAdd, kInc, kDec, kMin, kMax, kCas };
 
-template <class T> T combine(Operation op, T old, T b, T c) {
-  using U = std::conditional_t<std::is_floating_point_v<T>, T, std::make_unsigned_t<std::conditional_t<std::is_floating_point_v<T>, int, T>>>;
+template <class T>
+T combine(Operation op, T old, T b, T c) {
+  using U = std::conditional_t<
+      std::is_floating_point_v<T>, T,
+      std::make_unsigned_t<std::conditional_t<std::is_floating_point_v<T>, int, T>>>;
   switch (op) {
-    case kExch: return b;
-    case kAdd: return static_cast<T>(static_cast<U>(old) + static_cast<U>(b));
-    case kMin: return b < old ? b : old;
-    case kMax: return b > old ? b : old;
-    case kCas: return old == b ? c : old;
-    default: break;
+    case kExch:
+      return b;
+    case kAdd:
+      return static_cast<T>(static_cast<U>(old) + static_cast<U>(b));
+    case kMin:
+      return b < old ? b : old;
+    case kMax:
+      return b > old ? b : old;
+    case kCas:
+      return old == b ? c : old;
+    default:
+      break;
   }
   if constexpr (std::is_integral_v<T>) {
     if (op == kAnd) return old & b;
@@ -31,7 +40,8 @@ template <class T> T combine(Operation op, T old, T b, T c) {
 }
 
 // Half formats, one or two in a word.
-template <bool kBf16> uint16_t combine_half(Operation op, uint16_t old, uint16_t b) {
+template <bool kBf16>
+uint16_t combine_half(Operation op, uint16_t old, uint16_t b) {
   auto load = [](uint16_t v) { return kBf16 ? bf16_to_float(v) : half_to_float(v); };
   float x = load(old), y = load(b);
   if (op == kAdd) {
@@ -43,28 +53,41 @@ template <bool kBf16> uint16_t combine_half(Operation op, uint16_t old, uint16_t
   return keep ? old : b;
 }
 
-template <class T> T combine_typed(const Instr& in, T old, T b, T c) {
+template <class T>
+T combine_typed(const Instr& in, T old, T b, T c) {
   auto op = static_cast<Operation>(in.mode);
   switch (in.type) {
-    case Type::kF32: return float_bits(combine<float>(op, bits_float(static_cast<uint32_t>(old)), bits_float(static_cast<uint32_t>(b)), 0));
-    case Type::kF64: return static_cast<T>(double_bits(combine<double>(op, bits_double(old), bits_double(b), 0)));
-    case Type::kF16: return combine_half<false>(op, static_cast<uint16_t>(old), static_cast<uint16_t>(b));
-    case Type::kBF16: return combine_half<true>(op, static_cast<uint16_t>(old), static_cast<uint16_t>(b));
-    case Type::kF16x2: case Type::kBF16x2: {
+    case Type::kF32:
+      return float_bits(combine<float>(op, bits_float(static_cast<uint32_t>(old)),
+                                       bits_float(static_cast<uint32_t>(b)), 0));
+    case Type::kF64:
+      return static_cast<T>(double_bits(combine<double>(op, bits_double(old), bits_double(b), 0)));
+    case Type::kF16:
+      return combine_half<false>(op, static_cast<uint16_t>(old), static_cast<uint16_t>(b));
+    case Type::kBF16:
+      return combine_half<true>(op, static_cast<uint16_t>(old), static_cast<uint16_t>(b));
+    case Type::kF16x2:
+    case Type::kBF16x2: {
       auto part = [&](int shift) {
         auto x = static_cast<uint16_t>(old >> shift), y = static_cast<uint16_t>(b >> shift);
-        uint32_t r = in.type == Type::kF16x2 ? combine_half<false>(op, x, y) : combine_half<true>(op, x, y);
+        uint32_t r =
+            in.type == Type::kF16x2 ? combine_half<false>(op, x, y) : combine_half<true>(op, x, y);
         return r << shift;
       };
       return static_cast<T>(part(0) | part(16));
     }
-    default: break;
+    default:
+      break;
   }
-  if (is_signed(in.type)) return static_cast<T>(combine<std::make_signed_t<T>>(op, static_cast<std::make_signed_t<T>>(old), static_cast<std::make_signed_t<T>>(b), static_cast<std::make_signed_t<T>>(c)));
+  if (is_signed(in.type))
+    return static_cast<T>(combine<std::make_signed_t<T>>(
+        op, static_cast<std::make_signed_t<T>>(old), static_cast<std::make_signed_t<T>>(b),
+        static_cast<std::make_signed_t<T>>(c)));
   return combine<T>(op, old, b, c);
 }
 
-template <class T> T atomic_update(const Instr& in, char* p, T b, T c) {
+template <class T>
+T atomic_update(const Instr& in, char* p, T b, T c) {
   auto* word = reinterpret_cast<T*>(p);
   T old = __atomic_load_n(word, __ATOMIC_RELAXED);
   while (!__atomic_compare_exchange_n(word, &old, combine_typed<T>(in, old, b, c), false,
@@ -74,7 +97,8 @@ template <class T> T atomic_update(const Instr& in, char* p, T b, T c) {
 }
 
 // ops: destinations (vec, or one none for red), address, b (vec), c
-template <class T> void atomic(Warp& w, const Instr& in, uint32_t mask) {
+template <class T>
+void atomic(Warp& w, const Instr& in, uint32_t mask) {
   MemoryRequest m;
   m.size = static_cast<uint32_t>(sizeof(T) * in.vec);
   m.access = Access::kAtomic;
@@ -89,7 +113,8 @@ template <class T> void atomic(Warp& w, const Instr& in, uint32_t mask) {
     if (in.mode == kCas) w.read_lanes(in.ops[in.vec + 2], c);
     for (uint32_t rest = mask; rest; rest &= rest - 1) {
       int i = __builtin_ctz(rest);
-      old[i] = atomic_update<T>(in, m.pointer[i] + k * sizeof(T), static_cast<T>(b[i]), static_cast<T>(c[i]));
+      old[i] = atomic_update<T>(in, m.pointer[i] + k * sizeof(T), static_cast<T>(b[i]),
+                                static_cast<T>(c[i]));
     }
     if (in.ops[k].kind != Operand::kNone) w.write_lanes(in.ops[k], mask, old);
   }
@@ -112,7 +137,8 @@ void decode_modifiers(InstrBuilder& b) {
   b.in.vec = static_cast<uint8_t>(vec < 0 ? 1 : 2 << vec);
   b.in.type = b.take_type();
   bool narrow_or_float = is_float(b.in.type);
-  if (narrow_or_float && op != kAdd && op != kMin && op != kMax && op != kExch) b.fail("unsupported form");
+  if (narrow_or_float && op != kAdd && op != kMin && op != kMax && op != kExch)
+    b.fail("unsupported form");
 }
 
 void decode_atomic(InstrBuilder& b, bool returns) {
@@ -126,12 +152,16 @@ void decode_atomic(InstrBuilder& b, bool returns) {
       if (b.in.vec > 1 && (a.kind != Arg::kVector || a.items.size() != b.in.vec))
         b.fail("expected a vector");
       const Arg& item = a.kind == Arg::kVector ? a.items[k] : a;
-      if (is_source) b.source(item, b.in.type);
-      else b.reg(item, size);
+      if (is_source)
+        b.source(item, b.in.type);
+      else
+        b.reg(item, size);
     }
   };
-  if (returns) each(b.arg(next++), false);
-  else for (int k = 0; k < b.in.vec; ++k) b.none();
+  if (returns)
+    each(b.arg(next++), false);
+  else
+    for (int k = 0; k < b.in.vec; ++k) b.none();
   b.address(b.arg(next++));
   each(b.arg(next++), true);
   if (b.in.mode == kCas) b.source(b.arg(next++), b.in.type);

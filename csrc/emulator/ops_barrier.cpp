@@ -81,8 +81,10 @@ void decode_barrier(InstrBuilder& b) {
   all.kind = Arg::kImmediate;
   b.source(has_count ? b.arg(next++) : all, Type::kB32);
   if (kind >= 2) {
-    if (kind == 2) b.reg(*d, 4);
-    else b.pred(*d);
+    if (kind == 2)
+      b.reg(*d, 4);
+    else
+      b.pred(*d);
     b.pred(b.arg(next++));
   }
   if (kind == 1 && !has_count) b.fail("needs a thread count");

@@ -26,7 +26,8 @@ void branch_table(Warp& w, const Instr& in, uint32_t mask) {
   for (uint32_t rest = mask; rest; rest &= rest - 1) {
     int i = __builtin_ctz(rest);
     if (index[i] >= targets.size())
-      throw Fault{"out_of_bounds", "brx.idx index " + std::to_string(index[i]) + " has no target", i};
+      throw Fault{"out_of_bounds", "brx.idx index " + std::to_string(index[i]) + " has no target",
+                  i};
     w.lane_pc[i] = targets[index[i]];
   }
   w.select_group();
@@ -120,13 +121,16 @@ std::vector<CallTarget::Copy> match_params(InstrBuilder& b, const Arg& list,
   std::vector<CallTarget::Copy> copies;
   for (size_t i = 0; i < formal.size(); ++i) {
     uint64_t here;
-    if (list.items[i].kind != Arg::kSymbol || !b.decoder().symbol_address(list.items[i].name, &here))
+    if (list.items[i].kind != Arg::kSymbol ||
+        !b.decoder().symbol_address(list.items[i].name, &here))
       b.fail("call arguments must be .param variables");
     auto mine = static_cast<uint32_t>(here & kOffsetMask);
     uint32_t theirs = callee >= 0 ? b.decoder().frame_offset(callee, formal[i]) : 0;
     auto bytes = static_cast<uint32_t>(formal[i].bytes);
-    if (results) copies.push_back({theirs, mine, bytes});
-    else copies.push_back({mine, theirs, bytes});
+    if (results)
+      copies.push_back({theirs, mine, bytes});
+    else
+      copies.push_back({mine, theirs, bytes});
   }
   return copies;
 }
@@ -149,10 +153,14 @@ void decode_call(InstrBuilder& b) {
   int callee = b.decoder().call(name.name);
   target.arguments = match_params(b, arguments, f.params, callee, false);
   target.results = match_params(b, results, f.results, callee, true);
-  if (callee >= 0) b.in.run = call;
-  else if (name.name == "vprintf") b.in.run = call_printf;
-  else if (name.name == "__assertfail") b.in.run = call_assert;
-  else b.fail("function '" + name.name + "' has no body");
+  if (callee >= 0)
+    b.in.run = call;
+  else if (name.name == "vprintf")
+    b.in.run = call_printf;
+  else if (name.name == "__assertfail")
+    b.in.run = call_assert;
+  else
+    b.fail("function '" + name.name + "' has no body");
   b.in.aux = b.decoder().own(std::move(target));
   b.want_args(next, next);
 }
@@ -174,10 +182,10 @@ void decode_pmevent(InstrBuilder& b) {
 }  // namespace
 
 const OpRow kControlRows[] = {
-    {"bra", OpClass::kControl, decode_bra},     {"brx", OpClass::kControl, decode_brx},
-    {"call", OpClass::kControl, decode_call},   {"ret", OpClass::kControl, decode_ret},
-    {"exit", OpClass::kControl, decode_exit},   {"trap", OpClass::kControl, decode_trap},
-    {"brkpt", OpClass::kControl, decode_trap},  {"pmevent", OpClass::kControl, decode_pmevent},
+    {"bra", OpClass::kControl, decode_bra},    {"brx", OpClass::kControl, decode_brx},
+    {"call", OpClass::kControl, decode_call},  {"ret", OpClass::kControl, decode_ret},
+    {"exit", OpClass::kControl, decode_exit},  {"trap", OpClass::kControl, decode_trap},
+    {"brkpt", OpClass::kControl, decode_trap}, {"pmevent", OpClass::kControl, decode_pmevent},
     {nullptr, OpClass::kControl, nullptr}};
 
 }  // namespace rnk::emu

@@ -7,17 +7,29 @@ namespace {
 
 uint64_t sign_extend(uint64_t v, Type t) {
   switch (t) {
-    case Type::kS8: return static_cast<uint64_t>(static_cast<int64_t>(static_cast<int8_t>(v)));
-    case Type::kS16: return static_cast<uint64_t>(static_cast<int64_t>(static_cast<int16_t>(v)));
-    case Type::kS32: return static_cast<uint64_t>(static_cast<int64_t>(static_cast<int32_t>(v)));
-    case Type::kU8: case Type::kB8: return static_cast<uint8_t>(v);
-    case Type::kU16: case Type::kB16: return static_cast<uint16_t>(v);
-    case Type::kU32: case Type::kB32: return static_cast<uint32_t>(v);
-    default: return v;
+    case Type::kS8:
+      return static_cast<uint64_t>(static_cast<int64_t>(static_cast<int8_t>(v)));
+    case Type::kS16:
+      return static_cast<uint64_t>(static_cast<int64_t>(static_cast<int16_t>(v)));
+    case Type::kS32:
+      return static_cast<uint64_t>(static_cast<int64_t>(static_cast<int32_t>(v)));
+    case Type::kU8:
+    case Type::kB8:
+      return static_cast<uint8_t>(v);
+    case Type::kU16:
+    case Type::kB16:
+      return static_cast<uint16_t>(v);
+    case Type::kU32:
+    case Type::kB32:
+      return static_cast<uint32_t>(v);
+    default:
+      return v;
   }
 }
 
-struct IntRange { __int128 low, high; };
+struct IntRange {
+  __int128 low, high;
+};
 IntRange range_of(Type t) {
   int bits = 8 * size_of(t);
   if (is_signed(t)) return {-(__int128{1} << (bits - 1)), (__int128{1} << (bits - 1)) - 1};
@@ -32,9 +44,12 @@ float flush(float f) { return std::fabs(f) < 0x1p-126f ? std::copysign(0.0f, f) 
 
 double load_float(uint64_t v, Type t, bool ftz) {
   switch (t) {
-    case Type::kF16: return half_to_float(static_cast<uint16_t>(v));
-    case Type::kBF16: return bf16_to_float(static_cast<uint16_t>(v));
-    case Type::kF64: return bits_double(v);
+    case Type::kF16:
+      return half_to_float(static_cast<uint16_t>(v));
+    case Type::kBF16:
+      return bf16_to_float(static_cast<uint16_t>(v));
+    case Type::kF64:
+      return bits_double(v);
     default: {
       float f = bits_float(static_cast<uint32_t>(v));
       return ftz ? flush(f) : f;
@@ -44,19 +59,29 @@ double load_float(uint64_t v, Type t, bool ftz) {
 
 double round_to_integer(double d, Round mode) {
   switch (mode) {
-    case Round::kZero: return std::trunc(d);
-    case Round::kDown: return std::floor(d);
-    case Round::kUp: return std::ceil(d);
-    default: return std::nearbyint(d);
+    case Round::kZero:
+      return std::trunc(d);
+    case Round::kDown:
+      return std::floor(d);
+    case Round::kUp:
+      return std::ceil(d);
+    default:
+      return std::nearbyint(d);
   }
 }
 
 const FloatFormat& format_of(Type t) {
   switch (t) {
-    case Type::kF16: case Type::kF16x2: return kHalfFormat;
-    case Type::kBF16: case Type::kBF16x2: return kBf16Format;
-    case Type::kTF32: return kTf32Format;
-    default: return kFloatFormat;
+    case Type::kF16:
+    case Type::kF16x2:
+      return kHalfFormat;
+    case Type::kBF16:
+    case Type::kBF16x2:
+      return kBf16Format;
+    case Type::kTF32:
+      return kTf32Format;
+    default:
+      return kFloatFormat;
   }
 }
 
@@ -137,33 +162,38 @@ void cvt(Warp& w, const Instr& in, uint32_t mask) {
 }
 
 // Integers of equal signedness rules, the commonest conversions.
-template <class D, class S, class From> void cvt_integer(Warp& w, const Instr& in, uint32_t mask) {
+template <class D, class S, class From>
+void cvt_integer(Warp& w, const Instr& in, uint32_t mask) {
   map1<D, S>(w, in, mask, [](S a) { return static_cast<D>(static_cast<From>(a)); });
 }
-template <uint16_t (*F)(float)> void cvt_to_16(Warp& w, const Instr& in, uint32_t mask) {
+template <uint16_t (*F)(float)>
+void cvt_to_16(Warp& w, const Instr& in, uint32_t mask) {
   map1<uint16_t, float>(w, in, mask, [](float a) { return F(a); });
 }
-template <float (*F)(uint16_t)> void cvt_from_16(Warp& w, const Instr& in, uint32_t mask) {
+template <float (*F)(uint16_t)>
+void cvt_from_16(Warp& w, const Instr& in, uint32_t mask) {
   map1<float, uint16_t>(w, in, mask, [](uint16_t a) { return F(a); });
 }
-template <uint16_t (*F)(float)> void cvt_pair(Warp& w, const Instr& in, uint32_t mask) {
-  map2<uint32_t, float, float>(w, in, mask, [](float a, float b) {
-    return static_cast<uint32_t>(F(a)) << 16 | F(b);
-  });
+template <uint16_t (*F)(float)>
+void cvt_pair(Warp& w, const Instr& in, uint32_t mask) {
+  map2<uint32_t, float, float>(
+      w, in, mask, [](float a, float b) { return static_cast<uint32_t>(F(a)) << 16 | F(b); });
 }
-template <class D, class S> void cvt_native(Warp& w, const Instr& in, uint32_t mask) {
+template <class D, class S>
+void cvt_native(Warp& w, const Instr& in, uint32_t mask) {
   map1<D, S>(w, in, mask, [](S a) {
     D r = static_cast<D>(a);
-    if constexpr (std::is_same_v<D, float>) return r == r ? r : bits_float(0x7FFFFFFF);
-    else return r;
+    if constexpr (std::is_same_v<D, float>)
+      return r == r ? r : bits_float(0x7FFFFFFF);
+    else
+      return r;
   });
 }
 
 void pair(Warp& w, const Instr& in, uint32_t mask) {
   map2<uint32_t, float, float>(w, in, mask, [&](float a, float b) {
     auto one = [&](float f) {
-      return static_cast<uint32_t>(
-          store_float(f, in.type, static_cast<Round>(in.mode), in.flags));
+      return static_cast<uint32_t>(store_float(f, in.type, static_cast<Round>(in.mode), in.flags));
     };
     return one(a) << 16 | one(b);
   });
@@ -196,8 +226,9 @@ Handler fast_convert(const Instr& in, int d_width, int s_width) {
 void decode_pair(InstrBuilder& b) {
   if (b.take_type() != Type::kF32) b.fail("unsupported type");
   bool nearest = b.in.mode == 0 && !b.in.flags;
-  b.in.run = !nearest ? pair : b.in.type == Type::kF16x2 ? cvt_pair<float_to_half>
-                                                         : cvt_pair<float_to_bf16>;
+  b.in.run = !nearest                    ? pair
+             : b.in.type == Type::kF16x2 ? cvt_pair<float_to_half>
+                                         : cvt_pair<float_to_bf16>;
   b.want_args(3, 3);
   b.reg(b.arg(0), 4);
   b.sources(1, {Type::kF32, Type::kF32});
@@ -205,7 +236,8 @@ void decode_pair(InstrBuilder& b) {
 
 void decode_cvt(InstrBuilder& b) {
   int to_integer = b.take_any({"rni", "rzi", "rmi", "rpi"});
-  Round round = to_integer >= 0 ? static_cast<Round>(to_integer) : b.take_round(Round::kNearestEven);
+  Round round =
+      to_integer >= 0 ? static_cast<Round>(to_integer) : b.take_round(Round::kNearestEven);
   b.in.mode = static_cast<uint8_t>(round);
   b.flag("ftz", kFtz);
   b.flag("sat", kSat);
@@ -238,8 +270,10 @@ void cvta(Warp& w, const Instr& in, uint32_t mask) {
                                              : 0;
   for (uint64_t& a : v) {
     if (!tag) continue;
-    if (in.mode) a &= kOffsetMask;
-    else if (a >> kTagShift == 0) a |= tag << kTagShift;
+    if (in.mode)
+      a &= kOffsetMask;
+    else if (a >> kTagShift == 0)
+      a |= tag << kTagShift;
   }
   w.write_lanes(in.ops[0], mask, v);
 }

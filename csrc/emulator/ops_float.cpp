@@ -12,49 +12,96 @@ namespace {
 float flush(float f) { return std::fabs(f) < 0x1p-126f ? std::copysign(0.0f, f) : f; }
 float canonical(float f) { return f == f ? f : bits_float(0x7FFFFFFF); }
 double canonical(double d) { return d; }
-template <bool kFtz, class T> T flushed(T v) {
-  if constexpr (kFtz) return flush(v);
-  else return v;
+template <bool kFtz, class T>
+T flushed(T v) {
+  if constexpr (kFtz)
+    return flush(v);
+  else
+    return v;
 }
-template <class T> T saturate(T v) { return v > T{0} ? (v < T{1} ? v : T{1}) : T{0}; }
+template <class T>
+T saturate(T v) {
+  return v > T{0} ? (v < T{1} ? v : T{1}) : T{0};
+}
 
-struct Add { template <class T> static T run(T a, T b) { return a + b; } };
-struct Sub { template <class T> static T run(T a, T b) { return a - b; } };
-struct Mul { template <class T> static T run(T a, T b) { return a * b; } };
-struct Div { template <class T> static T run(T a, T b) { return a / b; } };
-struct Fma { template <class T> static T run(T a, T b, T c) { return std::fma(a, b, c); } };
-struct Sqrt { template <class T> static T run(T a) { return std::sqrt(a); } };
-struct Rcp { template <class T> static T run(T a) { return T{1} / a; } };
+struct Add {
+  template <class T>
+  static T run(T a, T b) {
+    return a + b;
+  }
+};
+struct Sub {
+  template <class T>
+  static T run(T a, T b) {
+    return a - b;
+  }
+};
+struct Mul {
+  template <class T>
+  static T run(T a, T b) {
+    return a * b;
+  }
+};
+struct Div {
+  template <class T>
+  static T run(T a, T b) {
+    return a / b;
+  }
+};
+struct Fma {
+  template <class T>
+  static T run(T a, T b, T c) {
+    return std::fma(a, b, c);
+  }
+};
+struct Sqrt {
+  template <class T>
+  static T run(T a) {
+    return std::sqrt(a);
+  }
+};
+struct Rcp {
+  template <class T>
+  static T run(T a) {
+    return T{1} / a;
+  }
+};
 
-template <class Op, class T, bool kFtz, bool kSat> void float1(Warp& w, const Instr& in, uint32_t mask) {
+template <class Op, class T, bool kFtz, bool kSat>
+void float1(Warp& w, const Instr& in, uint32_t mask) {
   map1<T, T>(w, in, mask, [](T a) {
     T r = canonical(flushed<kFtz>(Op::run(flushed<kFtz>(a))));
     return kSat ? saturate(r) : r;
   });
 }
-template <class Op, class T, bool kFtz, bool kSat> void float2(Warp& w, const Instr& in, uint32_t mask) {
+template <class Op, class T, bool kFtz, bool kSat>
+void float2(Warp& w, const Instr& in, uint32_t mask) {
   map2<T, T, T>(w, in, mask, [](T a, T b) {
     T r = canonical(flushed<kFtz>(Op::run(flushed<kFtz>(a), flushed<kFtz>(b))));
     return kSat ? saturate(r) : r;
   });
 }
-template <class Op, class T, bool kFtz, bool kSat> void float3(Warp& w, const Instr& in, uint32_t mask) {
+template <class Op, class T, bool kFtz, bool kSat>
+void float3(Warp& w, const Instr& in, uint32_t mask) {
   map3<T, T, T, T>(w, in, mask, [](T a, T b, T c) {
     T r = canonical(flushed<kFtz>(Op::run(flushed<kFtz>(a), flushed<kFtz>(b), flushed<kFtz>(c))));
     return kSat ? saturate(r) : r;
   });
 }
 
-template <class Op> Handler pick1(Type t, bool ftz) {
+template <class Op>
+Handler pick1(Type t, bool ftz) {
   if (t == Type::kF64) return float1<Op, double, false, false>;
   return ftz ? float1<Op, float, true, false> : float1<Op, float, false, false>;
 }
-template <class Op> Handler pick2(Type t, bool ftz, bool sat) {
+template <class Op>
+Handler pick2(Type t, bool ftz, bool sat) {
   if (t == Type::kF64) return float2<Op, double, false, false>;
   if (ftz) return sat ? float2<Op, float, true, true> : float2<Op, float, true, false>;
   return sat ? float2<Op, float, false, true> : float2<Op, float, false, false>;
 }
-template <class Op> Handler pick3(Type t, bool ftz, bool sat) {
+template <class Op>
+Handler pick3(Type t, bool ftz, bool sat) {
   if (t == Type::kF64) return float3<Op, double, false, false>;
   if (ftz) return sat ? float3<Op, float, true, true> : float3<Op, float, true, false>;
   return sat ? float3<Op, float, false, true> : float3<Op, float, false, false>;
@@ -65,13 +112,20 @@ enum Operation : uint8_t { kAdd, kSub, kMul, kFma, kDiv, kSqrt, kRcp };
 
 double exact_odd(int operation, double a, double b, double c) {
   switch (operation) {
-    case kAdd: return add_odd(a, b);
-    case kSub: return add_odd(a, -b);
-    case kMul: return a * b;
-    case kFma: return fma_odd(a, b, c);
-    case kDiv: return div_odd(a, b);
-    case kSqrt: return sqrt_odd(a);
-    default: return div_odd(1, a);
+    case kAdd:
+      return add_odd(a, b);
+    case kSub:
+      return add_odd(a, -b);
+    case kMul:
+      return a * b;
+    case kFma:
+      return fma_odd(a, b, c);
+    case kDiv:
+      return div_odd(a, b);
+    case kSqrt:
+      return sqrt_odd(a);
+    default:
+      return div_odd(1, a);
   }
 }
 
@@ -104,13 +158,20 @@ void directed32(Warp& w, const Instr& in, uint32_t mask) {
 __attribute__((noinline)) double host_operation(int operation, volatile double a, volatile double b,
                                                 volatile double c) {
   switch (operation) {
-    case kAdd: return a + b;
-    case kSub: return a - b;
-    case kMul: return a * b;
-    case kFma: return std::fma(a, b, c);
-    case kDiv: return a / b;
-    case kSqrt: return std::sqrt(a);
-    default: return 1 / a;
+    case kAdd:
+      return a + b;
+    case kSub:
+      return a - b;
+    case kMul:
+      return a * b;
+    case kFma:
+      return std::fma(a, b, c);
+    case kDiv:
+      return a / b;
+    case kSqrt:
+      return std::sqrt(a);
+    default:
+      return 1 / a;
   }
 }
 
@@ -127,7 +188,8 @@ void directed64(Warp& w, const Instr& in, uint32_t mask) {
 }
 
 // Modifiers and operands of an arithmetic opcode; nearest is its round-to-nearest handler maker.
-template <class Pick> void decode_arithmetic(InstrBuilder& b, Operation op, int sources, Pick nearest) {
+template <class Pick>
+void decode_arithmetic(InstrBuilder& b, Operation op, int sources, Pick nearest) {
   Round round = b.take_round(Round::kNearestEven);
   bool approximate = b.take_any({"approx", "full"}) >= 0;
   bool ftz = b.take("ftz"), sat = b.take("sat");
@@ -140,24 +202,31 @@ template <class Pick> void decode_arithmetic(InstrBuilder& b, Operation op, int 
   b.in.mode2 = static_cast<uint8_t>(round);
   b.in.flags |= (ftz ? kFtz : 0u) | (sat ? kSat : 0u);
   if (round == Round::kNearestAway) b.fail("unsupported rounding");
-  if (round == Round::kNearestEven || approximate) b.in.run = nearest(t, ftz, sat);
-  else b.in.run = t == Type::kF64 ? directed64 : directed32;
+  if (round == Round::kNearestEven || approximate)
+    b.in.run = nearest(t, ftz, sat);
+  else
+    b.in.run = t == Type::kF64 ? directed64 : directed32;
   same_type_operands(b, t, sources);
 }
 
 struct Extremum {
-  template <class T> static T run(T a, T b, bool smaller, bool nan) {
-    if (a != a || b != b) return nan || (a != a && b != b) ? canonical(a != a ? a : b) : a != a ? b : a;
+  template <class T>
+  static T run(T a, T b, bool smaller, bool nan) {
+    if (a != a || b != b)
+      return nan || (a != a && b != b) ? canonical(a != a ? a : b) : a != a ? b : a;
     if (a == b) return std::signbit(a) == smaller ? a : b;  // -0 is below +0
     return (a < b) == smaller ? a : b;
   }
 };
 
-template <class T> void min_max(Warp& w, const Instr& in, uint32_t mask) {
+template <class T>
+void min_max(Warp& w, const Instr& in, uint32_t mask) {
   bool smaller = in.mode, nan = in.flags & kNanResult, ftz = in.flags & kFtz;
   bool xorsign = in.flags & kXorSign;
   map2<T, T, T>(w, in, mask, [=](T a, T b) {
-    if (sizeof(T) == 4 && ftz) a = static_cast<T>(flush(static_cast<float>(a))), b = static_cast<T>(flush(static_cast<float>(b)));
+    if (sizeof(T) == 4 && ftz)
+      a = static_cast<T>(flush(static_cast<float>(a))),
+      b = static_cast<T>(flush(static_cast<float>(b)));
     bool sign = std::signbit(a) != std::signbit(b);
     if (xorsign) a = std::fabs(a), b = std::fabs(b);
     T r = Extremum::run(a, b, smaller, nan);
@@ -181,7 +250,8 @@ void decode_min_max(InstrBuilder& b, bool smaller) {
 }
 
 // abs, neg: sign-bit operations on every width; mode 1 is abs.
-template <class U> void sign_bits(Warp& w, const Instr& in, uint32_t mask) {
+template <class U>
+void sign_bits(Warp& w, const Instr& in, uint32_t mask) {
   auto signs = static_cast<U>(in.imm);
   bool abs = in.mode, ftz = in.flags & kFtz;
   map1<U, U>(w, in, mask, [=](U a) {
@@ -202,7 +272,8 @@ void decode_sign(InstrBuilder& b, bool abs) {
   same_type_operands(b, t, 1);
 }
 
-template <class T> void copysign(Warp& w, const Instr& in, uint32_t mask) {
+template <class T>
+void copysign(Warp& w, const Instr& in, uint32_t mask) {
   map2<T, T, T>(w, in, mask, [](T a, T b) { return std::copysign(b, a); });
 }
 void decode_copysign(InstrBuilder& b) {
@@ -217,12 +288,17 @@ void testp(Warp& w, const Instr& in, uint32_t mask) {
   for (int i = 0; i < 32; ++i) {
     double v;
     bool f32 = in.type == Type::kF32;
-    if (f32) v = w.src<float>(in.ops[1])[i];
-    else v = w.src<double>(in.ops[1])[i];
+    if (f32)
+      v = w.src<float>(in.ops[1])[i];
+    else
+      v = w.src<double>(in.ops[1])[i];
     int c = f32 ? std::fpclassify(w.src<float>(in.ops[1])[i]) : std::fpclassify(v);
-    bool r = in.mode == 0 ? c != FP_NAN && c != FP_INFINITE : in.mode == 1 ? c == FP_INFINITE
-           : in.mode == 2 ? c != FP_NAN : in.mode == 3 ? c == FP_NAN
-           : in.mode == 4 ? c == FP_NORMAL : c == FP_SUBNORMAL;
+    bool r = in.mode == 0   ? c != FP_NAN && c != FP_INFINITE
+             : in.mode == 1 ? c == FP_INFINITE
+             : in.mode == 2 ? c != FP_NAN
+             : in.mode == 3 ? c == FP_NAN
+             : in.mode == 4 ? c == FP_NORMAL
+                            : c == FP_SUBNORMAL;
     bits |= static_cast<uint32_t>(r) << i;
   }
   w.set_predicate(in.ops[0], mask, bits);
@@ -245,7 +321,8 @@ void decode_rcp(InstrBuilder& b) {
 }
 
 // The approximate functions are computed in double and rounded once: closer than the hardware.
-template <double (*F)(double), bool kFtz> void approximate(Warp& w, const Instr& in, uint32_t mask) {
+template <double (*F)(double), bool kFtz>
+void approximate(Warp& w, const Instr& in, uint32_t mask) {
   map1<float, float>(w, in, mask, [](float a) {
     return canonical(flushed<kFtz>(static_cast<float>(F(flushed<kFtz>(a)))));
   });
@@ -256,16 +333,23 @@ double sine(double x) { return std::sin(x); }
 double cosine(double x) { return std::cos(x); }
 double tangent(double x) { return std::tanh(x); }
 double rsqrt(double x) { return 1 / std::sqrt(x); }
-struct Rsqrt64 { static double run(double x) { return 1 / std::sqrt(x); } };
+struct Rsqrt64 {
+  static double run(double x) { return 1 / std::sqrt(x); }
+};
 
-template <double (*F)(double)> void decode_approximate(InstrBuilder& b) {
+template <double (*F)(double)>
+void decode_approximate(InstrBuilder& b) {
   b.take("approx");
   bool ftz = b.take("ftz");
   Type t = b.take_type();
-  if (t == Type::kF64 && F == rsqrt) b.in.run = exec1<Rsqrt64, double>;
-  else if (t == Type::kF32) b.in.run = ftz ? approximate<F, true> : approximate<F, false>;
-  else if (F == ex2 || F == tangent) return decode_half_function(b, t, F);
-  else b.fail("unsupported type");
+  if (t == Type::kF64 && F == rsqrt)
+    b.in.run = exec1<Rsqrt64, double>;
+  else if (t == Type::kF32)
+    b.in.run = ftz ? approximate<F, true> : approximate<F, false>;
+  else if (F == ex2 || F == tangent)
+    return decode_half_function(b, t, F);
+  else
+    b.fail("unsupported type");
   same_type_operands(b, t, 1);
 }
 
@@ -284,18 +368,17 @@ void decode_float_max(InstrBuilder& b) { decode_min_max(b, false); }
 void decode_float_abs(InstrBuilder& b) { decode_sign(b, true); }
 void decode_float_neg(InstrBuilder& b) { decode_sign(b, false); }
 
-const OpRow kFloatRows[] = {
-    {"fma", OpClass::kFp32, decode_float_fma},
-    {"copysign", OpClass::kFp32, decode_copysign},
-    {"testp", OpClass::kPredicate, decode_testp},
-    {"sqrt", OpClass::kSpecialFunction, decode_sqrt},
-    {"rcp", OpClass::kSpecialFunction, decode_rcp},
-    {"rsqrt", OpClass::kSpecialFunction, decode_approximate<rsqrt>},
-    {"ex2", OpClass::kSpecialFunction, decode_approximate<ex2>},
-    {"lg2", OpClass::kSpecialFunction, decode_approximate<lg2>},
-    {"sin", OpClass::kSpecialFunction, decode_approximate<sine>},
-    {"cos", OpClass::kSpecialFunction, decode_approximate<cosine>},
-    {"tanh", OpClass::kSpecialFunction, decode_approximate<tangent>},
-    {nullptr, OpClass::kFp32, nullptr}};
+const OpRow kFloatRows[] = {{"fma", OpClass::kFp32, decode_float_fma},
+                            {"copysign", OpClass::kFp32, decode_copysign},
+                            {"testp", OpClass::kPredicate, decode_testp},
+                            {"sqrt", OpClass::kSpecialFunction, decode_sqrt},
+                            {"rcp", OpClass::kSpecialFunction, decode_rcp},
+                            {"rsqrt", OpClass::kSpecialFunction, decode_approximate<rsqrt>},
+                            {"ex2", OpClass::kSpecialFunction, decode_approximate<ex2>},
+                            {"lg2", OpClass::kSpecialFunction, decode_approximate<lg2>},
+                            {"sin", OpClass::kSpecialFunction, decode_approximate<sine>},
+                            {"cos", OpClass::kSpecialFunction, decode_approximate<cosine>},
+                            {"tanh", OpClass::kSpecialFunction, decode_approximate<tangent>},
+                            {nullptr, OpClass::kFp32, nullptr}};
 
 }  // namespace rnk::emu

@@ -19,44 +19,58 @@ struct Bf16 {
   static constexpr uint16_t kOne = 0x3F80, kSmallestNormal = 0x0080;
 };
 
-template <class Format> uint16_t flush(uint16_t v) {
+template <class Format>
+uint16_t flush(uint16_t v) {
   return (v & 0x7FFF) < Format::kSmallestNormal ? v & 0x8000 : v;
 }
 
-template <class Format> uint16_t finish(uint16_t r, uint32_t flags) {
+template <class Format>
+uint16_t finish(uint16_t r, uint32_t flags) {
   if (flags & kFtz) r = flush<Format>(r);
   bool nan = (r & 0x7FFF) == 0x7FFF;
   if (flags & kRelu && r & 0x8000 && !nan) r = 0;
   if (flags & kSat) {
-    if (nan || r & 0x8000) r = 0;
-    else r = std::min(r, Format::kOne);
+    if (nan || r & 0x8000)
+      r = 0;
+    else
+      r = std::min(r, Format::kOne);
   }
   return r;
 }
 
-template <class Format> uint16_t arithmetic(const Instr& in, const uint16_t* v) {
+template <class Format>
+uint16_t arithmetic(const Instr& in, const uint16_t* v) {
   double a = Format::load(v[0]), b = Format::load(v[1]), c = Format::load(v[2]);
   switch (in.mode) {
-    case 0: return Format::round(add_odd(a, b));
-    case 1: return Format::round(add_odd(a, -b));
-    case 2: return Format::round(a * b);
-    default: return Format::round(fma_odd(a, b, c));
+    case 0:
+      return Format::round(add_odd(a, b));
+    case 1:
+      return Format::round(add_odd(a, -b));
+    case 2:
+      return Format::round(a * b);
+    default:
+      return Format::round(fma_odd(a, b, c));
   }
 }
 
-template <class Format> uint16_t extremum(const Instr& in, const uint16_t* v) {
+template <class Format>
+uint16_t extremum(const Instr& in, const uint16_t* v) {
   float a = Format::load(v[0]), b = Format::load(v[1]);
   bool smaller = in.mode == 1, xorsign = in.flags & kXorSign;
   uint16_t x = v[0], y = v[1], sign = (x ^ y) & 0x8000;
   if (xorsign) x &= 0x7FFF, y &= 0x7FFF, a = std::fabs(a), b = std::fabs(b);
   uint16_t r;
-  if (a != a || b != b) r = in.flags & kNanResult || (a != a && b != b) ? 0x7FFF : a != a ? y : x;
-  else if (a == b) r = std::signbit(a) == smaller ? x : y;
-  else r = (a < b) == smaller ? x : y;
+  if (a != a || b != b)
+    r = in.flags & kNanResult || (a != a && b != b) ? 0x7FFF : a != a ? y : x;
+  else if (a == b)
+    r = std::signbit(a) == smaller ? x : y;
+  else
+    r = (a < b) == smaller ? x : y;
   return xorsign && (r & 0x7FFF) != 0x7FFF ? static_cast<uint16_t>(r | sign) : r;
 }
 
-template <class Format> uint16_t function(const Instr& in, const uint16_t* v) {
+template <class Format>
+uint16_t function(const Instr& in, const uint16_t* v) {
   auto f = reinterpret_cast<double (*)(double)>(in.imm);
   return Format::round(f(Format::load(v[0])));
 }
@@ -78,11 +92,11 @@ void half_lanes(Warp& w, const Instr& in, uint32_t mask) {
   blend(w.dst<Word>(in.ops[0]), words, mask);
 }
 
-#define RNK_PICK(FUNCTION)                                                                \
-  (t == Type::kF16      ? half_lanes<F16, FUNCTION<F16>, uint16_t>                        \
-   : t == Type::kF16x2  ? half_lanes<F16, FUNCTION<F16>, uint32_t>                        \
-   : t == Type::kBF16   ? half_lanes<Bf16, FUNCTION<Bf16>, uint16_t>                      \
-   : t == Type::kBF16x2 ? half_lanes<Bf16, FUNCTION<Bf16>, uint32_t>                      \
+#define RNK_PICK(FUNCTION)                                           \
+  (t == Type::kF16      ? half_lanes<F16, FUNCTION<F16>, uint16_t>   \
+   : t == Type::kF16x2  ? half_lanes<F16, FUNCTION<F16>, uint32_t>   \
+   : t == Type::kBF16   ? half_lanes<Bf16, FUNCTION<Bf16>, uint16_t> \
+   : t == Type::kBF16x2 ? half_lanes<Bf16, FUNCTION<Bf16>, uint32_t> \
                         : nullptr)
 
 void finish_decode(InstrBuilder& b, Type t, int sources) {

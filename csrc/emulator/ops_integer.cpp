@@ -7,59 +7,134 @@ namespace {
 using I128 = __int128;
 using U128 = unsigned __int128;
 
-template <class T> using Unsigned = std::make_unsigned_t<T>;
+template <class T>
+using Unsigned = std::make_unsigned_t<T>;
 // Arithmetic in the unsigned type, and at least 32 bits wide, so that nothing overflows.
-template <class T> using Wrap = std::conditional_t<sizeof(T) == 8, uint64_t, uint32_t>;
-template <class T> using Twice = std::conditional_t<
-    sizeof(T) == 8, std::conditional_t<std::is_signed_v<T>, I128, U128>,
-    std::conditional_t<std::is_signed_v<T>, int64_t, uint64_t>>;
+template <class T>
+using Wrap = std::conditional_t<sizeof(T) == 8, uint64_t, uint32_t>;
+template <class T>
+using Twice =
+    std::conditional_t<sizeof(T) == 8, std::conditional_t<std::is_signed_v<T>, I128, U128>,
+                       std::conditional_t<std::is_signed_v<T>, int64_t, uint64_t>>;
 
-template <class T> T high(T a, T b) {
+template <class T>
+T high(T a, T b) {
   return static_cast<T>(static_cast<Twice<T>>(a) * static_cast<Twice<T>>(b) >> 8 * sizeof(T));
 }
 
-struct Add { template <class T> static T run(T a, T b) { return static_cast<T>(Wrap<T>(a) + Wrap<T>(b)); } };
-struct Sub { template <class T> static T run(T a, T b) { return static_cast<T>(Wrap<T>(a) - Wrap<T>(b)); } };
-struct MulLo { template <class T> static T run(T a, T b) { return static_cast<T>(Wrap<T>(a) * Wrap<T>(b)); } };
-struct MulHi { template <class T> static T run(T a, T b) { return high(a, b); } };
-struct MadLo { template <class T> static T run(T a, T b, T c) { return static_cast<T>(Wrap<T>(a) * Wrap<T>(b) + Wrap<T>(c)); } };
-struct MadHi { template <class T> static T run(T a, T b, T c) { return Add::run(high(a, b), c); } };
-struct Min { template <class T> static T run(T a, T b) { return a < b ? a : b; } };
-struct Max { template <class T> static T run(T a, T b) { return a > b ? a : b; } };
-struct Abs { template <class T> static T run(T a) { return a < 0 ? static_cast<T>(0 - Wrap<T>(a)) : a; } };
-struct Neg { template <class T> static T run(T a) { return static_cast<T>(0 - Wrap<T>(a)); } };
-struct Sad { template <class T> static T run(T a, T b, T c) { return Add::run(c, a < b ? Sub::run(b, a) : Sub::run(a, b)); } };
+struct Add {
+  template <class T>
+  static T run(T a, T b) {
+    return static_cast<T>(Wrap<T>(a) + Wrap<T>(b));
+  }
+};
+struct Sub {
+  template <class T>
+  static T run(T a, T b) {
+    return static_cast<T>(Wrap<T>(a) - Wrap<T>(b));
+  }
+};
+struct MulLo {
+  template <class T>
+  static T run(T a, T b) {
+    return static_cast<T>(Wrap<T>(a) * Wrap<T>(b));
+  }
+};
+struct MulHi {
+  template <class T>
+  static T run(T a, T b) {
+    return high(a, b);
+  }
+};
+struct MadLo {
+  template <class T>
+  static T run(T a, T b, T c) {
+    return static_cast<T>(Wrap<T>(a) * Wrap<T>(b) + Wrap<T>(c));
+  }
+};
+struct MadHi {
+  template <class T>
+  static T run(T a, T b, T c) {
+    return Add::run(high(a, b), c);
+  }
+};
+struct Min {
+  template <class T>
+  static T run(T a, T b) {
+    return a < b ? a : b;
+  }
+};
+struct Max {
+  template <class T>
+  static T run(T a, T b) {
+    return a > b ? a : b;
+  }
+};
+struct Abs {
+  template <class T>
+  static T run(T a) {
+    return a < 0 ? static_cast<T>(0 - Wrap<T>(a)) : a;
+  }
+};
+struct Neg {
+  template <class T>
+  static T run(T a) {
+    return static_cast<T>(0 - Wrap<T>(a));
+  }
+};
+struct Sad {
+  template <class T>
+  static T run(T a, T b, T c) {
+    return Add::run(c, a < b ? Sub::run(b, a) : Sub::run(a, b));
+  }
+};
 // Division by zero gives all ones and remainder a on the hardware; INT_MIN / -1 wraps.
 struct Div {
-  template <class T> static T run(T a, T b) {
+  template <class T>
+  static T run(T a, T b) {
     if (b == 0) return static_cast<T>(-1);
     if (std::is_signed_v<T> && b == static_cast<T>(-1)) return Neg::run(a);
     return static_cast<T>(a / b);
   }
 };
 struct Rem {
-  template <class T> static T run(T a, T b) {
+  template <class T>
+  static T run(T a, T b) {
     if (b == 0) return a;
     if (std::is_signed_v<T> && b == static_cast<T>(-1)) return 0;
     return static_cast<T>(a % b);
   }
 };
 // Saturating add and sub exist for s32 alone.
-struct AddSat { static int32_t run(int32_t a, int32_t b) {
-  return static_cast<int32_t>(std::clamp<int64_t>(int64_t{a} + b, INT32_MIN, INT32_MAX)); } };
-struct SubSat { static int32_t run(int32_t a, int32_t b) {
-  return static_cast<int32_t>(std::clamp<int64_t>(int64_t{a} - b, INT32_MIN, INT32_MAX)); } };
+struct AddSat {
+  static int32_t run(int32_t a, int32_t b) {
+    return static_cast<int32_t>(std::clamp<int64_t>(int64_t{a} + b, INT32_MIN, INT32_MAX));
+  }
+};
+struct SubSat {
+  static int32_t run(int32_t a, int32_t b) {
+    return static_cast<int32_t>(std::clamp<int64_t>(int64_t{a} - b, INT32_MIN, INT32_MAX));
+  }
+};
 
-template <class T> void mul_wide(Warp& w, const Instr& in, uint32_t mask) {
-  using W = std::conditional_t<sizeof(T) == 2, std::conditional_t<std::is_signed_v<T>, int32_t, uint32_t>, Twice<T>>;
+template <class T>
+void mul_wide(Warp& w, const Instr& in, uint32_t mask) {
+  using W =
+      std::conditional_t<sizeof(T) == 2, std::conditional_t<std::is_signed_v<T>, int32_t, uint32_t>,
+                         Twice<T>>;
   map2<W, T, T>(w, in, mask, [](T a, T b) { return static_cast<W>(W(a) * W(b)); });
 }
-template <class T> void mad_wide(Warp& w, const Instr& in, uint32_t mask) {
-  using W = std::conditional_t<sizeof(T) == 2, std::conditional_t<std::is_signed_v<T>, int32_t, uint32_t>, Twice<T>>;
-  map3<W, T, T, W>(w, in, mask, [](T a, T b, W c) { return Add::run(static_cast<W>(W(a) * W(b)), c); });
+template <class T>
+void mad_wide(Warp& w, const Instr& in, uint32_t mask) {
+  using W =
+      std::conditional_t<sizeof(T) == 2, std::conditional_t<std::is_signed_v<T>, int32_t, uint32_t>,
+                         Twice<T>>;
+  map3<W, T, T, W>(w, in, mask,
+                   [](T a, T b, W c) { return Add::run(static_cast<W>(W(a) * W(b)), c); });
 }
 
-template <class Op> void binary(InstrBuilder& b, Type t) {
+template <class Op>
+void binary(InstrBuilder& b, Type t) {
   with_integer(t, [&](auto v) { b.in.run = exec2<Op, decltype(v)>; });
   same_type_operands(b, t, 2);
 }
@@ -75,7 +150,8 @@ void wide_operands(InstrBuilder& b, Type t, bool has_addend) {
 }
 
 // add.cc, addc, sub.cc, subc, mad.lo.cc, madc: mode bit 0 writes the carry, bit 1 reads it.
-template <class T> void carry_chain(Warp& w, const Instr& in, uint32_t mask) {
+template <class T>
+void carry_chain(Warp& w, const Instr& in, uint32_t mask) {
   const T *a = w.src<T>(in.ops[1]), *b = w.src<T>(in.ops[2]);
   T* d = w.dst<T>(in.ops[0]);
   for (uint32_t m = mask; m; m &= m - 1) {
@@ -86,7 +162,8 @@ template <class T> void carry_chain(Warp& w, const Instr& in, uint32_t mask) {
       result = U128(x) - y - carry;
     } else {
       if (in.mode2 == 2) x = static_cast<T>(U128(a[i]) * b[i]), y = w.src<T>(in.ops[3])[i];
-      if (in.mode2 == 3) x = static_cast<T>(U128(a[i]) * b[i] >> 8 * sizeof(T)), y = w.src<T>(in.ops[3])[i];
+      if (in.mode2 == 3)
+        x = static_cast<T>(U128(a[i]) * b[i] >> 8 * sizeof(T)), y = w.src<T>(in.ops[3])[i];
       result = U128(x) + y + carry;
     }
     d[i] = static_cast<T>(result);
@@ -100,12 +177,15 @@ void decode_carry(InstrBuilder& b, bool reads, int operation) {
   b.in.mode2 = static_cast<uint8_t>(operation);
   Type t = b.take_type();
   if (operation == 3 && is_signed(t)) b.fail("unsupported signed mad.hi.cc");
-  if (size_of(t) == 4) b.in.run = carry_chain<uint32_t>;
-  else b.in.run = carry_chain<uint64_t>;
+  if (size_of(t) == 4)
+    b.in.run = carry_chain<uint32_t>;
+  else
+    b.in.run = carry_chain<uint64_t>;
   same_type_operands(b, t, operation >= 2 ? 3 : 2);
 }
 
-template <class Op> void decode_shared_binary(InstrBuilder& b, void (*as_float)(InstrBuilder&)) {
+template <class Op>
+void decode_shared_binary(InstrBuilder& b, void (*as_float)(InstrBuilder&)) {
   Type t = b.peek_type();
   if (is_float(t)) return as_float(b);
   if (t == Type::kU16x2 || t == Type::kS16x2) return decode_packed16(b);
@@ -120,8 +200,10 @@ void decode_add_sub(InstrBuilder& b, bool subtract) {
     b.in.run = subtract ? exec2<SubSat, int32_t> : exec2<AddSat, int32_t>;
     return same_type_operands(b, Type::kS32, 2);
   }
-  if (subtract) decode_shared_binary<Sub>(b, decode_float_sub);
-  else decode_shared_binary<Add>(b, decode_float_add);
+  if (subtract)
+    decode_shared_binary<Sub>(b, decode_float_sub);
+  else
+    decode_shared_binary<Add>(b, decode_float_add);
 }
 
 void decode_add(InstrBuilder& b) { decode_add_sub(b, false); }
@@ -138,13 +220,17 @@ void decode_mul(InstrBuilder& b) {
   int part = b.take_any({"lo", "hi", "wide"});
   Type t = b.take_type();
   if (part == 2) {
-    with_integer(t, [&](auto v) { if constexpr (sizeof v < 8) b.in.run = mul_wide<decltype(v)>; });
+    with_integer(t, [&](auto v) {
+      if constexpr (sizeof v < 8) b.in.run = mul_wide<decltype(v)>;
+    });
     b.want_args(3, 3);
     return wide_operands(b, t, false);
   }
   if (part < 0) b.fail("needs .lo, .hi or .wide");
-  if (part == 0) binary<MulLo>(b, t);
-  else binary<MulHi>(b, t);
+  if (part == 0)
+    binary<MulLo>(b, t);
+  else
+    binary<MulHi>(b, t);
 }
 
 void decode_mad(InstrBuilder& b) {
@@ -155,7 +241,9 @@ void decode_mad(InstrBuilder& b) {
     return decode_carry(b, false, 2 + part);
   Type t = b.take_type();
   if (part == 2) {
-    with_integer(t, [&](auto v) { if constexpr (sizeof v < 8) b.in.run = mad_wide<decltype(v)>; });
+    with_integer(t, [&](auto v) {
+      if constexpr (sizeof v < 8) b.in.run = mad_wide<decltype(v)>;
+    });
     b.want_args(4, 4);
     return wide_operands(b, t, true);
   }
@@ -201,14 +289,15 @@ int64_t part_of(uint32_t word, int index, int bits, bool sign) {
 // dp4a and dp2a; mode: bit 0 a signed, bit 1 b signed, bit 2 dp2a, bit 3 upper half of b
 void dot_bytes(Warp& w, const Instr& in, uint32_t mask) {
   int mode = in.mode;
-  map3<uint32_t, uint32_t, uint32_t, uint32_t>(w, in, mask, [mode](uint32_t a, uint32_t x, uint32_t c) {
-    int64_t sum = 0;
-    bool pairs = mode & 4;
-    for (int i = 0; i < (pairs ? 2 : 4); ++i)
-      sum += part_of(a, i, pairs ? 16 : 8, mode & 1) *
-             part_of(x, i + (mode & 8 ? 2 : 0), 8, mode & 2);
-    return c + static_cast<uint32_t>(sum);
-  });
+  map3<uint32_t, uint32_t, uint32_t, uint32_t>(
+      w, in, mask, [mode](uint32_t a, uint32_t x, uint32_t c) {
+        int64_t sum = 0;
+        bool pairs = mode & 4;
+        for (int i = 0; i < (pairs ? 2 : 4); ++i)
+          sum += part_of(a, i, pairs ? 16 : 8, mode & 1) *
+                 part_of(x, i + (mode & 8 ? 2 : 0), 8, mode & 2);
+        return c + static_cast<uint32_t>(sum);
+      });
 }
 
 void decode_dp(InstrBuilder& b) {
@@ -222,8 +311,11 @@ void decode_dp(InstrBuilder& b) {
 }
 
 // mul24 and mad24: 24-bit factors; mode 0 keeps bits 0-31 of the product, 1 bits 16-47.
-template <class T> void mul24(Warp& w, const Instr& in, uint32_t mask) {
-  auto low24 = [](T v) { return static_cast<int64_t>(static_cast<T>(static_cast<uint32_t>(v) << 8) >> 8); };
+template <class T>
+void mul24(Warp& w, const Instr& in, uint32_t mask) {
+  auto low24 = [](T v) {
+    return static_cast<int64_t>(static_cast<T>(static_cast<uint32_t>(v) << 8) >> 8);
+  };
   const T *a = w.src<T>(in.ops[1]), *b = w.src<T>(in.ops[2]);
   const T* c = in.mode2 ? w.src<T>(in.ops[3]) : nullptr;
   alignas(64) T r[32];
@@ -248,14 +340,14 @@ void decode_mul24(InstrBuilder& b) {
 }  // namespace
 
 const OpRow kIntegerRows[] = {
-    {"add", OpClass::kInteger, decode_add},   {"sub", OpClass::kInteger, decode_sub},
-    {"addc", OpClass::kInteger, decode_addc}, {"subc", OpClass::kInteger, decode_subc},
-    {"mul", OpClass::kInteger, decode_mul},   {"mad", OpClass::kInteger, decode_mad},
-    {"madc", OpClass::kInteger, decode_madc}, {"sad", OpClass::kInteger, decode_sad},
-    {"min", OpClass::kInteger, decode_min},   {"max", OpClass::kInteger, decode_max},
-    {"div", OpClass::kInteger, decode_div},   {"rem", OpClass::kInteger, decode_rem},
-    {"abs", OpClass::kInteger, decode_abs},   {"neg", OpClass::kInteger, decode_neg},
-    {"dp4a", OpClass::kInteger, decode_dp},   {"dp2a", OpClass::kInteger, decode_dp},
+    {"add", OpClass::kInteger, decode_add},     {"sub", OpClass::kInteger, decode_sub},
+    {"addc", OpClass::kInteger, decode_addc},   {"subc", OpClass::kInteger, decode_subc},
+    {"mul", OpClass::kInteger, decode_mul},     {"mad", OpClass::kInteger, decode_mad},
+    {"madc", OpClass::kInteger, decode_madc},   {"sad", OpClass::kInteger, decode_sad},
+    {"min", OpClass::kInteger, decode_min},     {"max", OpClass::kInteger, decode_max},
+    {"div", OpClass::kInteger, decode_div},     {"rem", OpClass::kInteger, decode_rem},
+    {"abs", OpClass::kInteger, decode_abs},     {"neg", OpClass::kInteger, decode_neg},
+    {"dp4a", OpClass::kInteger, decode_dp},     {"dp2a", OpClass::kInteger, decode_dp},
     {"mul24", OpClass::kInteger, decode_mul24}, {"mad24", OpClass::kInteger, decode_mul24},
     {nullptr, OpClass::kInteger, nullptr}};
 

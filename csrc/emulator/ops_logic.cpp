@@ -4,20 +4,47 @@
 namespace rnk::emu {
 namespace {
 
-struct And { template <class T> static T run(T a, T b) { return a & b; } };
-struct Or { template <class T> static T run(T a, T b) { return a | b; } };
-struct Xor { template <class T> static T run(T a, T b) { return a ^ b; } };
-struct Not { template <class T> static T run(T a) { return static_cast<T>(~a); } };
-struct Cnot { template <class T> static T run(T a) { return a == 0; } };
+struct And {
+  template <class T>
+  static T run(T a, T b) {
+    return a & b;
+  }
+};
+struct Or {
+  template <class T>
+  static T run(T a, T b) {
+    return a | b;
+  }
+};
+struct Xor {
+  template <class T>
+  static T run(T a, T b) {
+    return a ^ b;
+  }
+};
+struct Not {
+  template <class T>
+  static T run(T a) {
+    return static_cast<T>(~a);
+  }
+};
+struct Cnot {
+  template <class T>
+  static T run(T a) {
+    return a == 0;
+  }
+};
 
-template <class Op> void pred2(Warp& w, const Instr& in, uint32_t mask) {
+template <class Op>
+void pred2(Warp& w, const Instr& in, uint32_t mask) {
   w.set_predicate(in.ops[0], mask, Op::run(w.predicate(in.ops[1]), w.predicate(in.ops[2])));
 }
 void pred_not(Warp& w, const Instr& in, uint32_t mask) {
   w.set_predicate(in.ops[0], mask, ~w.predicate(in.ops[1]));
 }
 
-template <class Op> void decode_logic(InstrBuilder& b) {
+template <class Op>
+void decode_logic(InstrBuilder& b) {
   Type t = b.take_type();
   if (t == Type::kPred) {
     b.in.run = pred2<Op>;
@@ -50,12 +77,16 @@ void decode_cnot(InstrBuilder& b) {
 }
 
 // Shift amounts are u32 and clamp at the width.
-template <class T> void shl(Warp& w, const Instr& in, uint32_t mask) {
+template <class T>
+void shl(Warp& w, const Instr& in, uint32_t mask) {
   map2<T, T, uint32_t>(w, in, mask, [](T a, uint32_t n) {
-    return n >= 8 * sizeof(T) ? T{0} : static_cast<T>(std::conditional_t<sizeof(T) == 8, uint64_t, uint32_t>(a) << n);
+    return n >= 8 * sizeof(T)
+               ? T{0}
+               : static_cast<T>(std::conditional_t<sizeof(T) == 8, uint64_t, uint32_t>(a) << n);
   });
 }
-template <class T> void shr(Warp& w, const Instr& in, uint32_t mask) {
+template <class T>
+void shr(Warp& w, const Instr& in, uint32_t mask) {
   map2<T, T, uint32_t>(w, in, mask, [](T a, uint32_t n) {
     constexpr uint32_t kBits = 8 * sizeof(T);
     if (n >= kBits) return static_cast<T>(std::is_signed_v<T> && a < 0 ? -1 : 0);
@@ -82,11 +113,12 @@ void decode_shr(InstrBuilder& b) {
 // Funnel shift of b:a; mode bit 0 right, bit 1 clamp (else wrap).
 void shf(Warp& w, const Instr& in, uint32_t mask) {
   bool right = in.mode & 1, clamp = in.mode & 2;
-  map3<uint32_t, uint32_t, uint32_t, uint32_t>(w, in, mask, [=](uint32_t a, uint32_t b, uint32_t c) {
-    uint32_t n = clamp ? std::min<uint32_t>(c, 32) : c & 31;
-    uint64_t pair = uint64_t{b} << 32 | a;
-    return static_cast<uint32_t>(right ? pair >> n : pair << n >> 32);
-  });
+  map3<uint32_t, uint32_t, uint32_t, uint32_t>(
+      w, in, mask, [=](uint32_t a, uint32_t b, uint32_t c) {
+        uint32_t n = clamp ? std::min<uint32_t>(c, 32) : c & 31;
+        uint64_t pair = uint64_t{b} << 32 | a;
+        return static_cast<uint32_t>(right ? pair >> n : pair << n >> 32);
+      });
 }
 void decode_shf(InstrBuilder& b) {
   int direction = b.take_any({"l", "r"}), kind = b.take_any({"wrap", "clamp"});
@@ -136,14 +168,15 @@ uint32_t permute(uint32_t a, uint32_t b, uint32_t selector) {
 }
 // Selectors of the special modes, by mode and the two low bits of c.
 constexpr uint16_t kPermuteModes[6][4] = {
-    {0x3210, 0x4321, 0x5432, 0x6543}, {0x5670, 0x6701, 0x7012, 0x0123},  // f4e, b4e
-    {0x0000, 0x1111, 0x2222, 0x3333}, {0x3210, 0x3211, 0x3222, 0x3333},  // rc8, ecl
-    {0x0000, 0x1110, 0x2210, 0x3210}, {0x1010, 0x3232, 0x1010, 0x3232}}; // ecr, rc16
+    {0x3210, 0x4321, 0x5432, 0x6543}, {0x5670, 0x6701, 0x7012, 0x0123},   // f4e, b4e
+    {0x0000, 0x1111, 0x2222, 0x3333}, {0x3210, 0x3211, 0x3222, 0x3333},   // rc8, ecl
+    {0x0000, 0x1110, 0x2210, 0x3210}, {0x1010, 0x3232, 0x1010, 0x3232}};  // ecr, rc16
 void prmt(Warp& w, const Instr& in, uint32_t mask) {
   int mode = in.mode;
-  map3<uint32_t, uint32_t, uint32_t, uint32_t>(w, in, mask, [mode](uint32_t a, uint32_t b, uint32_t c) {
-    return permute(a, b, mode ? kPermuteModes[mode - 1][c & 3] : c);
-  });
+  map3<uint32_t, uint32_t, uint32_t, uint32_t>(
+      w, in, mask, [mode](uint32_t a, uint32_t b, uint32_t c) {
+        return permute(a, b, mode ? kPermuteModes[mode - 1][c & 3] : c);
+      });
 }
 void decode_prmt(InstrBuilder& b) {
   b.take_type();
@@ -153,7 +186,8 @@ void decode_prmt(InstrBuilder& b) {
 }
 
 // Bit field extract: length and position are the low 8 bits of c and b; beyond the top, the sign.
-template <class T> void bfe(Warp& w, const Instr& in, uint32_t mask) {
+template <class T>
+void bfe(Warp& w, const Instr& in, uint32_t mask) {
   map3<T, T, uint32_t, uint32_t>(w, in, mask, [](T a, uint32_t pos, uint32_t len) {
     constexpr uint32_t kBits = 8 * sizeof(T);
     using U = std::make_unsigned_t<T>;
@@ -169,13 +203,16 @@ template <class T> void bfe(Warp& w, const Instr& in, uint32_t mask) {
 }
 void decode_bfe(InstrBuilder& b) {
   Type t = b.take_type();
-  with_integer(t, [&](auto v) { if constexpr (sizeof v >= 4) b.in.run = bfe<decltype(v)>; });
+  with_integer(t, [&](auto v) {
+    if constexpr (sizeof v >= 4) b.in.run = bfe<decltype(v)>;
+  });
   b.want_args(4, 4);
   b.reg(b.arg(0), size_of(t));
   b.sources(1, {t, Type::kU32, Type::kU32});
 }
 
-template <class T> void bfi(Warp& w, const Instr& in, uint32_t mask) {
+template <class T>
+void bfi(Warp& w, const Instr& in, uint32_t mask) {
   const T *a = w.src<T>(in.ops[1]), *b = w.src<T>(in.ops[2]);
   const uint32_t *pos = w.src<uint32_t>(in.ops[3]), *len = w.src<uint32_t>(in.ops[4]);
   constexpr uint32_t kBits = 8 * sizeof(T);
@@ -226,7 +263,12 @@ uint64_t reverse_bits(uint64_t v, int bits) {
   for (int i = 0; i < bits; ++i) r |= (v >> i & 1) << (bits - 1 - i);
   return r;
 }
-struct Brev { template <class T> static T run(T a) { return static_cast<T>(reverse_bits(a, 8 * sizeof(T))); } };
+struct Brev {
+  template <class T>
+  static T run(T a) {
+    return static_cast<T>(reverse_bits(a, 8 * sizeof(T)));
+  }
+};
 void decode_brev(InstrBuilder& b) {
   Type t = b.take_type();
   b.in.run = size_of(t) == 8 ? exec1<Brev, uint64_t> : exec1<Brev, uint32_t>;
@@ -234,7 +276,8 @@ void decode_brev(InstrBuilder& b) {
 }
 
 // popc, clz, bfind (mode 0, 1, 2; 3 is bfind.shiftamt): u32 results of 32- or 64-bit sources.
-template <class T> void count_bits(Warp& w, const Instr& in, uint32_t mask) {
+template <class T>
+void count_bits(Warp& w, const Instr& in, uint32_t mask) {
   int mode = in.mode;
   map1<uint32_t, T>(w, in, mask, [mode](T v) -> uint32_t {
     auto u = static_cast<std::make_unsigned_t<T>>(v);
@@ -251,7 +294,9 @@ void decode_count_bits(InstrBuilder& b) {
   char first = b.statement().opcode[0];
   b.in.mode = first == 'p' ? 0 : first == 'c' ? 1 : b.take("shiftamt") ? 3 : 2;
   Type t = b.take_type();
-  with_integer(t, [&](auto v) { if constexpr (sizeof v >= 4) b.in.run = count_bits<decltype(v)>; });
+  with_integer(t, [&](auto v) {
+    if constexpr (sizeof v >= 4) b.in.run = count_bits<decltype(v)>;
+  });
   b.want_args(2, 2);
   b.reg(b.arg(0), 4);
   b.source(b.arg(1), t);
@@ -259,13 +304,14 @@ void decode_count_bits(InstrBuilder& b) {
 
 // fns: the n-th set bit from a base, n signed.
 void fns(Warp& w, const Instr& in, uint32_t mask) {
-  map3<uint32_t, uint32_t, uint32_t, int32_t>(w, in, mask, [](uint32_t m, uint32_t base, int32_t n) {
-    int step = n < 0 ? -1 : 1, left = n < 0 ? -n : n;
-    if (n == 0) return m >> (base & 31) & 1 ? base : ~0u;
-    for (int i = static_cast<int>(base); i >= 0 && i < 32; i += step)
-      if (m >> i & 1 && --left == 0) return static_cast<uint32_t>(i);
-    return ~0u;
-  });
+  map3<uint32_t, uint32_t, uint32_t, int32_t>(
+      w, in, mask, [](uint32_t m, uint32_t base, int32_t n) {
+        int step = n < 0 ? -1 : 1, left = n < 0 ? -n : n;
+        if (n == 0) return m >> (base & 31) & 1 ? base : ~0u;
+        for (int i = static_cast<int>(base); i >= 0 && i < 32; i += step)
+          if (m >> i & 1 && --left == 0) return static_cast<uint32_t>(i);
+        return ~0u;
+      });
 }
 void decode_fns(InstrBuilder& b) {
   b.take_type();

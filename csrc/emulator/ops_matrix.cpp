@@ -1,6 +1,7 @@
 // ldmatrix, stmatrix, movmatrix and mma. Fragments of mma follow one rule for every shape: with p
 // elements a 32-bit (or f64) register, group g = lane / 4 and thread t = lane % 4, register r holds
-// A[g + 8 (r mod 2)][t p + e + 4 p (r div 2)], B[t p + e + 4 p r][g], C[g + 8 (r div 2)][2 t + r mod 2].
+// A[g + 8 (r mod 2)][t p + e + 4 p (r div 2)], B[t p + e + 4 p r][g], C[g + 8 (r div 2)][2 t + r
+// mod 2].
 #include "block.h"
 #include "float_formats.h"
 #include "matrix_math.h"
@@ -74,7 +75,8 @@ void decode_matrix_move(InstrBuilder& b) {
   if (b.take_type() != Type::kB16) b.fail("unsupported type");
   b.want_args(2, 2);
   const Arg& data = b.arg(is_store ? 1 : 0);
-  if (data.kind != Arg::kVector || data.items.size() != b.in.vec) b.fail("vector of the wrong size");
+  if (data.kind != Arg::kVector || data.items.size() != b.in.vec)
+    b.fail("vector of the wrong size");
   if (is_store) b.address(b.arg(0));
   for (const Arg& a : data.items) b.reg(a, 4);
   if (!is_store) b.address(b.arg(1));
@@ -133,7 +135,8 @@ void load_b(const Warp& w, const Operand* ops, const MmaShape& s, double* out) {
 }
 
 // C and D: f32, s32 and f64 one element a register, f16 two neighbours.
-template <class F> void each_accumulator(const MmaShape& s, Type t, F f) {
+template <class F>
+void each_accumulator(const MmaShape& s, Type t, F f) {
   int p = t == Type::kF16 ? 2 : 1;
   int regs = s.m * s.n / 32 / p;
   for (int r = 0; r < regs; ++r)
@@ -167,11 +170,16 @@ void mma(Warp& w, const Instr& in, uint32_t mask) {
 MmaShape take_shape(InstrBuilder& b) {
   std::string_view word = b.next_modifier();
   MmaShape s{};
-  if (word == "m16n8k4") s.m = 16, s.n = 8, s.k = 4;
-  else if (word == "m16n8k8") s.m = 16, s.n = 8, s.k = 8;
-  else if (word == "m16n8k16") s.m = 16, s.n = 8, s.k = 16;
-  else if (word == "m8n8k4") s.m = 8, s.n = 8, s.k = 4;
-  else b.fail("unsupported shape");
+  if (word == "m16n8k4")
+    s.m = 16, s.n = 8, s.k = 4;
+  else if (word == "m16n8k8")
+    s.m = 16, s.n = 8, s.k = 8;
+  else if (word == "m16n8k16")
+    s.m = 16, s.n = 8, s.k = 16;
+  else if (word == "m8n8k4")
+    s.m = 8, s.n = 8, s.k = 4;
+  else
+    b.fail("unsupported shape");
   return s;
 }
 
@@ -185,7 +193,8 @@ void decode_mma(InstrBuilder& b) {
   s.c = b.take_type();
   bool half = s.a == Type::kF16 || s.a == Type::kBF16;
   bool f64 = s.a == Type::kF64;
-  bool ok = s.a == Type::kF16    ? s.m == 16 && s.k >= 8 && (s.d == Type::kF16 || s.d == Type::kF32) && (s.c == Type::kF16 || s.c == Type::kF32)
+  bool ok = s.a == Type::kF16 ? s.m == 16 && s.k >= 8 && (s.d == Type::kF16 || s.d == Type::kF32) &&
+                                    (s.c == Type::kF16 || s.c == Type::kF32)
             : s.a == Type::kBF16 ? s.m == 16 && s.k >= 8 && s.d == Type::kF32 && s.c == Type::kF32
             : s.a == Type::kTF32 ? s.m == 16 && s.k <= 8 && s.d == Type::kF32 && s.c == Type::kF32
                                  : f64 && s.d == Type::kF64 && s.c == Type::kF64;
@@ -204,8 +213,10 @@ void decode_mma(InstrBuilder& b) {
       b.fail("fragment of the wrong size");
     for (int r = 0; r < counts[i]; ++r) {
       const Arg& item = single ? v : v.items[static_cast<size_t>(r)];
-      if (i == 0) b.reg(item, f64 ? 8 : 4);
-      else b.source(item, f64 ? Type::kB64 : Type::kB32);
+      if (i == 0)
+        b.reg(item, f64 ? 8 : 4);
+      else
+        b.source(item, f64 ? Type::kB64 : Type::kB32);
     }
   }
   b.in.aux = b.decoder().own(s);

@@ -16,12 +16,14 @@ uint64_t load_element(const char* p, Type t) {
     case 2: {
       uint16_t v;
       std::memcpy(&v, p, 2);
-      return is_signed(t) ? static_cast<uint64_t>(static_cast<int64_t>(static_cast<int16_t>(v))) : v;
+      return is_signed(t) ? static_cast<uint64_t>(static_cast<int64_t>(static_cast<int16_t>(v)))
+                          : v;
     }
     case 4: {
       uint32_t v;
       std::memcpy(&v, p, 4);
-      return is_signed(t) ? static_cast<uint64_t>(static_cast<int64_t>(static_cast<int32_t>(v))) : v;
+      return is_signed(t) ? static_cast<uint64_t>(static_cast<int64_t>(static_cast<int32_t>(v)))
+                          : v;
     }
     default: {
       uint64_t v;
@@ -31,7 +33,8 @@ uint64_t load_element(const char* p, Type t) {
   }
 }
 
-template <class T> void gather(Warp& w, const Operand& d, uint32_t mask, char* const* pointer, int offset) {
+template <class T>
+void gather(Warp& w, const Operand& d, uint32_t mask, char* const* pointer, int offset) {
   T* out = w.dst<T>(d);
   for (uint32_t m = mask; m; m &= m - 1) {
     int i = __builtin_ctz(m);
@@ -67,7 +70,8 @@ void load(Warp& w, const Instr& in, uint32_t mask) {
   }
 }
 
-template <class T> void scatter(const Warp& w, const Operand& s, char* staged, uint32_t stride) {
+template <class T>
+void scatter(const Warp& w, const Operand& s, char* staged, uint32_t stride) {
   const T* from = w.src<T>(s);
   for (int i = 0; i < 32; ++i) std::memcpy(staged + i * stride, &from[i], sizeof(T));
 }
@@ -120,14 +124,21 @@ void decode_access(InstrBuilder& b, bool is_store) {
   if (element > 8 || element * b.in.vec > 32) b.fail("unsupported width");
   b.want_args(2, 3);
   const Arg& data = b.arg(is_store ? 1 : 0);
-  if (data.kind == Arg::kVector && data.items.size() != b.in.vec) b.fail("vector of the wrong size");
+  if (data.kind == Arg::kVector && data.items.size() != b.in.vec)
+    b.fail("vector of the wrong size");
   if (data.kind != Arg::kVector && b.in.vec != 1) b.fail("expected a vector");
   const Arg& one = data.kind == Arg::kVector ? data.items[0] : data;
   for (int k = 0; k < b.in.vec; ++k) {
     const Arg& a = data.kind == Arg::kVector ? data.items[static_cast<size_t>(k)] : one;
-    if (a.kind == Arg::kRegister || a.kind == Arg::kSink) b.any_width(a, std::max(2, element));
-    else if (is_store) b.source(a, element == 1 ? Type::kB16 : is_float(b.in.type) && a.kind == Arg::kImmediate ? (element == 8 ? Type::kB64 : Type::kB32) : b.in.type);
-    else b.fail("expected a register");
+    if (a.kind == Arg::kRegister || a.kind == Arg::kSink)
+      b.any_width(a, std::max(2, element));
+    else if (is_store)
+      b.source(a, element == 1 ? Type::kB16
+                  : is_float(b.in.type) && a.kind == Arg::kImmediate
+                      ? (element == 8 ? Type::kB64 : Type::kB32)
+                      : b.in.type);
+    else
+      b.fail("expected a register");
   }
   b.address(b.arg(is_store ? 0 : 1));
   b.in.run = is_store ? store : load;

@@ -6,7 +6,8 @@
 namespace rnk::emu {
 namespace {
 
-template <class T> void mov(Warp& w, const Instr& in, uint32_t mask) {
+template <class T>
+void mov(Warp& w, const Instr& in, uint32_t mask) {
   blend(w.dst<T>(in.ops[0]), w.src<T>(in.ops[1]), mask);
 }
 void mov_pred(Warp& w, const Instr& in, uint32_t mask) {
@@ -82,33 +83,66 @@ void decode_mov(InstrBuilder& b) {
   b.reg(b.arg(0), std::max(2, size_of(t)));
   // A move carries bits: an integer immediate may go into a float register.
   b.source(b.arg(1), is_float(t) && b.arg(1).kind == Arg::kImmediate
-                         ? (size_of(t) == 8 ? Type::kB64 : size_of(t) == 4 ? Type::kB32 : Type::kB16)
+                         ? (size_of(t) == 8   ? Type::kB64
+                            : size_of(t) == 4 ? Type::kB32
+                                              : Type::kB16)
                          : t);
 }
 
-enum Compare : uint8_t { kEq, kNe, kLt, kLe, kGt, kGe, kEqu, kNeu, kLtu, kLeu, kGtu, kGeu, kNum, kNan };
+enum Compare : uint8_t {
+  kEq,
+  kNe,
+  kLt,
+  kLe,
+  kGt,
+  kGe,
+  kEqu,
+  kNeu,
+  kLtu,
+  kLeu,
+  kGtu,
+  kGeu,
+  kNum,
+  kNan
+};
 
-template <class T> bool compare(Compare c, T a, T b) {
+template <class T>
+bool compare(Compare c, T a, T b) {
   bool unordered = a != a || b != b;
   switch (c) {
-    case kEq: return a == b;
-    case kNe: return a != b && !unordered;
-    case kLt: return a < b;
-    case kLe: return a <= b;
-    case kGt: return a > b;
-    case kGe: return a >= b;
-    case kEqu: return a == b || unordered;
-    case kNeu: return a != b || unordered;
-    case kLtu: return a < b || unordered;
-    case kLeu: return a <= b || unordered;
-    case kGtu: return a > b || unordered;
-    case kGeu: return a >= b || unordered;
-    case kNum: return !unordered;
-    default: return unordered;
+    case kEq:
+      return a == b;
+    case kNe:
+      return a != b && !unordered;
+    case kLt:
+      return a < b;
+    case kLe:
+      return a <= b;
+    case kGt:
+      return a > b;
+    case kGe:
+      return a >= b;
+    case kEqu:
+      return a == b || unordered;
+    case kNeu:
+      return a != b || unordered;
+    case kLtu:
+      return a < b || unordered;
+    case kLeu:
+      return a <= b || unordered;
+    case kGtu:
+      return a > b || unordered;
+    case kGeu:
+      return a >= b || unordered;
+    case kNum:
+      return !unordered;
+    default:
+      return unordered;
   }
 }
 
-template <class T, class Load, Compare kCompare> uint32_t compare_lanes(const Warp& w, const Instr& in) {
+template <class T, class Load, Compare kCompare>
+uint32_t compare_lanes(const Warp& w, const Instr& in) {
   const T *a = w.src<T>(in.ops[in.op_count - 2]), *b = w.src<T>(in.ops[in.op_count - 1]);
   uint8_t r[32];
   for (int i = 0; i < 32; ++i) r[i] = compare(kCompare, Load::run(a[i], in), Load::run(b[i], in));
@@ -116,17 +150,27 @@ template <class T, class Load, Compare kCompare> uint32_t compare_lanes(const Wa
   for (int i = 0; i < 32; ++i) bits |= static_cast<uint32_t>(r[i]) << i;
   return bits;
 }
-struct Same { template <class T> static T run(T v, const Instr&) { return v; } };
+struct Same {
+  template <class T>
+  static T run(T v, const Instr&) {
+    return v;
+  }
+};
 struct Flush {
   static float run(float v, const Instr& in) {
     return in.flags & kFtz && std::fabs(v) < 0x1p-126f ? std::copysign(0.0f, v) : v;
   }
 };
-struct LoadHalf { static float run(uint16_t v, const Instr&) { return half_to_float(v); } };
-struct LoadBf16 { static float run(uint16_t v, const Instr&) { return bf16_to_float(v); } };
+struct LoadHalf {
+  static float run(uint16_t v, const Instr&) { return half_to_float(v); }
+};
+struct LoadBf16 {
+  static float run(uint16_t v, const Instr&) { return bf16_to_float(v); }
+};
 
 using Comparer = uint32_t (*)(const Warp&, const Instr&);
-template <class T, class Load> Comparer comparer(Compare c) {
+template <class T, class Load>
+Comparer comparer(Compare c) {
   static constexpr Comparer kTable[] = {
       compare_lanes<T, Load, kEq>,  compare_lanes<T, Load, kNe>,  compare_lanes<T, Load, kLt>,
       compare_lanes<T, Load, kLe>,  compare_lanes<T, Load, kGt>,  compare_lanes<T, Load, kGe>,
@@ -148,13 +192,16 @@ Comparer pick_comparer(Type t, Compare c) {
 
 // f16x2 and bf16x2: p for the low half, q for the high one
 void setp_pair(Warp& w, const Instr& in, uint32_t mask) {
-  const uint32_t *a = w.src<uint32_t>(in.ops[in.op_count - 2]), *b = w.src<uint32_t>(in.ops[in.op_count - 1]);
+  const uint32_t *a = w.src<uint32_t>(in.ops[in.op_count - 2]),
+                 *b = w.src<uint32_t>(in.ops[in.op_count - 1]);
   for (int part = 0; part < 2; ++part) {
     uint32_t bits = 0;
     for (int i = 0; i < 32; ++i) {
-      auto x = static_cast<uint16_t>(a[i] >> 16 * part), y = static_cast<uint16_t>(b[i] >> 16 * part);
+      auto x = static_cast<uint16_t>(a[i] >> 16 * part),
+           y = static_cast<uint16_t>(b[i] >> 16 * part);
       bool half = in.type == Type::kF16x2;
-      float p = half ? half_to_float(x) : bf16_to_float(x), q = half ? half_to_float(y) : bf16_to_float(y);
+      float p = half ? half_to_float(x) : bf16_to_float(x),
+            q = half ? half_to_float(y) : bf16_to_float(y);
       bits |= static_cast<uint32_t>(compare(static_cast<Compare>(in.mode2), p, q)) << i;
     }
     w.set_predicate(in.ops[part], mask, bits);
@@ -182,8 +229,10 @@ void set(Warp& w, const Instr& in, uint32_t mask) {
     uint32_t c = w.predicate(in.ops[1]);
     t = in.mode == 1 ? t & c : in.mode == 2 ? t | c : t ^ c;
   }
-  uint64_t one = in.type == Type::kF32 ? 0x3F800000 : in.type == Type::kF16 ? 0x3C00
-                 : in.type == Type::kBF16 ? 0x3F80 : ~uint64_t{0};
+  uint64_t one = in.type == Type::kF32    ? 0x3F800000
+                 : in.type == Type::kF16  ? 0x3C00
+                 : in.type == Type::kBF16 ? 0x3F80
+                                          : ~uint64_t{0};
   uint64_t r[32];
   for (int i = 0; i < 32; ++i) r[i] = t >> i & 1 ? one : 0;
   w.write_lanes(in.ops[0], mask, r);
@@ -194,7 +243,8 @@ Compare take_compare(InstrBuilder& b, bool unsigned_integer) {
     int u = b.take_any({"lo", "ls", "hi", "hs"});
     if (u >= 0) return static_cast<Compare>(kLt + u);
   }
-  int c = b.take_any({"eq", "ne", "lt", "le", "gt", "ge", "equ", "neu", "ltu", "leu", "gtu", "geu", "num", "nan"});
+  int c = b.take_any(
+      {"eq", "ne", "lt", "le", "gt", "ge", "equ", "neu", "ltu", "leu", "gtu", "geu", "num", "nan"});
   if (c < 0) b.fail("unknown comparison");
   return static_cast<Compare>(c);
 }
@@ -208,10 +258,14 @@ void decode_setp(InstrBuilder& b) {
   b.in.mode2 = c;
   b.want_args(b.in.mode ? 4 : 3, b.in.mode ? 4 : 3);
   b.pred(b.arg(0));
-  if (b.arg(0).second.empty()) b.none();
-  else b.pred(b.arg(0).second[0]);
-  if (b.in.mode) b.pred(b.arg(3));
-  else b.none();
+  if (b.arg(0).second.empty())
+    b.none();
+  else
+    b.pred(b.arg(0).second[0]);
+  if (b.in.mode)
+    b.pred(b.arg(3));
+  else
+    b.none();
   b.sources(1, {t, t});
   if (t == Type::kF16x2 || t == Type::kBF16x2) {
     if (b.in.mode) b.fail("unsupported form");
@@ -232,8 +286,10 @@ void decode_set(InstrBuilder& b) {
   Type t = b.take_type();
   b.want_args(b.in.mode ? 4 : 3, b.in.mode ? 4 : 3);
   b.reg(b.arg(0), size_of(b.in.type));
-  if (b.in.mode) b.pred(b.arg(3));
-  else b.none();
+  if (b.in.mode)
+    b.pred(b.arg(3));
+  else
+    b.none();
   b.sources(1, {t, t});
   Comparer cmp = pick_comparer(t, c);
   if (!cmp) b.fail("unsupported type");
@@ -241,7 +297,8 @@ void decode_set(InstrBuilder& b) {
   b.in.run = set;
 }
 
-template <class T> void selp(Warp& w, const Instr& in, uint32_t mask) {
+template <class T>
+void selp(Warp& w, const Instr& in, uint32_t mask) {
   uint32_t p = w.predicate(in.ops[3]);
   const T *a = w.src<T>(in.ops[1]), *b = w.src<T>(in.ops[2]);
   alignas(64) T r[32];
@@ -258,11 +315,13 @@ void decode_selp(InstrBuilder& b) {
 }
 
 // slct: a if c >= 0 else b; c is s32 or f32 (-0.0 counts as >= 0, NaN as not)
-template <class T> void slct(Warp& w, const Instr& in, uint32_t mask) {
+template <class T>
+void slct(Warp& w, const Instr& in, uint32_t mask) {
   const T *a = w.src<T>(in.ops[1]), *b = w.src<T>(in.ops[2]);
   alignas(64) T r[32];
   for (int i = 0; i < 32; ++i) {
-    bool first = in.type == Type::kF32 ? w.src<float>(in.ops[3])[i] >= 0 : w.src<int32_t>(in.ops[3])[i] >= 0;
+    bool first =
+        in.type == Type::kF32 ? w.src<float>(in.ops[3])[i] >= 0 : w.src<int32_t>(in.ops[3])[i] >= 0;
     r[i] = first ? a[i] : b[i];
   }
   blend(w.dst<T>(in.ops[0]), r, mask);
@@ -279,11 +338,9 @@ void decode_slct(InstrBuilder& b) {
 
 }  // namespace
 
-const OpRow kMoveRows[] = {{"mov", OpClass::kMove, decode_mov},
-                           {"setp", OpClass::kPredicate, decode_setp},
-                           {"set", OpClass::kPredicate, decode_set},
-                           {"selp", OpClass::kMove, decode_selp},
-                           {"slct", OpClass::kMove, decode_slct},
-                           {nullptr, OpClass::kMove, nullptr}};
+const OpRow kMoveRows[] = {
+    {"mov", OpClass::kMove, decode_mov},      {"setp", OpClass::kPredicate, decode_setp},
+    {"set", OpClass::kPredicate, decode_set}, {"selp", OpClass::kMove, decode_selp},
+    {"slct", OpClass::kMove, decode_slct},    {nullptr, OpClass::kMove, nullptr}};
 
 }  // namespace rnk::emu

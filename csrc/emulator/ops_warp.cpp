@@ -33,10 +33,22 @@ void shfl(Warp& w, const Instr& in, uint32_t mask) {
     int limit = (lane & segment) | (clamp & ~segment), low = lane & segment, j = lane;
     bool valid = false;
     switch (in.mode) {
-      case 0: j = lane - bval; valid = j >= limit; break;
-      case 1: j = lane + bval; valid = j <= limit; break;
-      case 2: j = lane ^ bval; valid = j <= limit; break;
-      default: j = low | (bval & ~segment); valid = j <= limit; break;
+      case 0:
+        j = lane - bval;
+        valid = j >= limit;
+        break;
+      case 1:
+        j = lane + bval;
+        valid = j <= limit;
+        break;
+      case 2:
+        j = lane ^ bval;
+        valid = j <= limit;
+        break;
+      default:
+        j = low | (bval & ~segment);
+        valid = j <= limit;
+        break;
     }
     if (!valid) j = lane;
     // A value taken from a lane that does not take part is undefined: made conspicuous.
@@ -54,8 +66,10 @@ void decode_shfl(InstrBuilder& b) {
   b.take_type();
   b.want_args(5, 5);
   b.reg(b.arg(0), 4);
-  if (b.arg(0).second.empty()) b.none();
-  else b.pred(b.arg(0).second[0]);
+  if (b.arg(0).second.empty())
+    b.none();
+  else
+    b.pred(b.arg(0).second[0]);
   b.sources(1, {Type::kB32, Type::kB32, Type::kB32, Type::kB32});
   b.in.run = shfl;
 }
@@ -81,8 +95,10 @@ void decode_vote(InstrBuilder& b) {
   b.in.mode = static_cast<uint8_t>(mode);
   b.take_type();
   b.want_args(3, 3);
-  if (mode == 3) b.reg(b.arg(0), 4);
-  else b.pred(b.arg(0));
+  if (mode == 3)
+    b.reg(b.arg(0), 4);
+  else
+    b.pred(b.arg(0));
   b.pred(b.arg(1));
   b.source(b.arg(2), Type::kB32);
   b.in.run = vote;
@@ -112,8 +128,10 @@ void decode_match(InstrBuilder& b) {
   b.in.mode = all;
   b.want_args(3, 3);
   b.reg(b.arg(0), 4);
-  if (b.arg(0).second.empty()) b.none();
-  else b.pred(b.arg(0).second[0]);
+  if (b.arg(0).second.empty())
+    b.none();
+  else
+    b.pred(b.arg(0).second[0]);
   b.sources(1, {t, Type::kB32});
   b.in.run = match;
 }
@@ -128,12 +146,24 @@ void redux(Warp& w, const Instr& in, uint32_t mask) {
     uint32_t v = a[__builtin_ctz(rest)];
     bool less = in.type == Type::kS32 ? static_cast<int32_t>(v) < static_cast<int32_t>(r) : v < r;
     switch (in.mode) {
-      case 0: r += v; break;
-      case 1: r = less ? v : r; break;
-      case 2: r = less ? r : v; break;
-      case 3: r &= v; break;
-      case 4: r |= v; break;
-      default: r ^= v; break;
+      case 0:
+        r += v;
+        break;
+      case 1:
+        r = less ? v : r;
+        break;
+      case 2:
+        r = less ? r : v;
+        break;
+      case 3:
+        r &= v;
+        break;
+      case 4:
+        r |= v;
+        break;
+      default:
+        r ^= v;
+        break;
     }
   }
   alignas(64) uint32_t out[32];

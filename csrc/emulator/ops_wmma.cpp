@@ -1,5 +1,6 @@
 // wmma.load, wmma.store and wmma.mma. PTX leaves the fragment layout open; here lane l holds the
-// q = size / 32 consecutive row-major elements from l q on, repeated where f16 fragments are larger.
+// q = size / 32 consecutive row-major elements from l q on, repeated where f16 fragments are
+// larger.
 #include "block.h"
 #include "float_formats.h"
 #include "matrix_math.h"
@@ -36,10 +37,12 @@ void element_addresses(const Warp& w, const Operand& base, const Operand& stride
   compute_addresses(w, base, in.imm, in.space, address);
   for (int lane = 0; lane < 32; ++lane) {
     int e = lane * f.per_lane() + i, row = e / f.columns, column = e % f.columns;
-    int64_t step = x.has_stride ? static_cast<int32_t>(w.src<uint32_t>(stride)[lane])
-                                : x.column_major ? f.rows : f.columns;
+    int64_t step = x.has_stride     ? static_cast<int32_t>(w.src<uint32_t>(stride)[lane])
+                   : x.column_major ? f.rows
+                                    : f.columns;
     int64_t at = x.column_major ? column * step + row : row * step + column;
-    address[lane] += static_cast<uint64_t>(at * size_of(f.type == Type::kTF32 ? Type::kF32 : f.type));
+    address[lane] +=
+        static_cast<uint64_t>(at * size_of(f.type == Type::kTF32 ? Type::kF32 : f.type));
   }
 }
 
@@ -116,7 +119,8 @@ void wmma_mma(Warp& w, const Instr& in, uint32_t mask) {
 void take_shape(InstrBuilder& b, Wmma& x) {
   int s = b.take_any({"m16n16k16", "m32n8k16", "m8n32k16", "m16n16k8", "m8n8k4"});
   if (s < 0) b.fail("unsupported shape");
-  static constexpr int kShapes[5][3] = {{16, 16, 16}, {32, 8, 16}, {8, 32, 16}, {16, 16, 8}, {8, 8, 4}};
+  static constexpr int kShapes[5][3] = {
+      {16, 16, 16}, {32, 8, 16}, {8, 32, 16}, {16, 16, 8}, {8, 8, 4}};
   x.m = kShapes[s][0], x.n = kShapes[s][1], x.k = kShapes[s][2];
 }
 
@@ -125,12 +129,11 @@ Fragment fragment(InstrBuilder& b, const Wmma& x, char which, Type t) {
   f.rows = which == 'b' ? x.k : x.m;
   f.columns = which == 'a' ? x.k : x.n;
   f.type = t;
-  bool ok = which == 'a' || which == 'b'
-                ? (t == Type::kF16 || t == Type::kBF16) ? x.k == 16
-                  : t == Type::kTF32                    ? x.k == 8
-                                                        : t == Type::kF64 && x.k == 4
-                : t == Type::kF64 ? x.k == 4
-                                  : (t == Type::kF32 && x.k >= 8) || (t == Type::kF16 && x.k == 16);
+  bool ok = which == 'a' || which == 'b' ? (t == Type::kF16 || t == Type::kBF16) ? x.k == 16
+                                           : t == Type::kTF32 ? x.k == 8
+                                                              : t == Type::kF64 && x.k == 4
+            : t == Type::kF64 ? x.k == 4
+                              : (t == Type::kF32 && x.k >= 8) || (t == Type::kF16 && x.k == 16);
   if (!ok) b.fail("unsupported combination of shape and type");
   f.registers = f.per_lane() / f.pack();
   if (t == Type::kF16 && which != 'c' && which != 'd') f.registers = 8;
@@ -160,8 +163,10 @@ void decode_move(InstrBuilder& b, bool is_store) {
   if (is_store) b.address(b.arg(0));
   operands(b, b.arg(is_store ? 1 : 0), x.d);
   if (!is_store) b.address(b.arg(1));
-  if (x.has_stride) b.source(b.arg(2), Type::kB32);
-  else b.none();
+  if (x.has_stride)
+    b.source(b.arg(2), Type::kB32);
+  else
+    b.none();
   b.in.aux = b.decoder().own(x);
   b.in.cls = OpClass::kMatrixMove;
   b.in.run = is_store ? wmma_store : wmma_load;

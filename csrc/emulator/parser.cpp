@@ -83,10 +83,14 @@ void Parser::parse_directive(std::string_view word) {
     }
     if (word == ".entry" || word == ".func") return parse_function(word == ".entry");
     Space space;
-    if (word == ".global") space = Space::kGlobal;
-    else if (word == ".const") space = Space::kConst;
-    else if (word == ".shared") space = Space::kShared;
-    else fail("unknown directive '" + std::string(word) + "'");
+    if (word == ".global")
+      space = Space::kGlobal;
+    else if (word == ".const")
+      space = Space::kConst;
+    else if (word == ".shared")
+      space = Space::kShared;
+    else
+      fail("unknown directive '" + std::string(word) + "'");
     Variable v = parse_variable(space, true);
     v.is_extern = is_extern;
     expect(";");

@@ -51,7 +51,10 @@ class Parser {
   std::string expect_word();
   uint64_t expect_integer();
 
-  struct RegisterRange { int base; int count; };
+  struct RegisterRange {
+    int base;
+    int count;
+  };
   struct Scope {
     int id;
     std::unordered_map<std::string, RegisterRange> ranges;  // "%r" of %r<9>

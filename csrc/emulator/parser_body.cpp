@@ -12,11 +12,28 @@ constexpr size_t kMaxScopes = 256;
 constexpr int kMaxNesting = 8;
 
 bool is_special_register(std::string_view w) {
-  static constexpr std::string_view kPrefixes[] = {
-      "%tid", "%ntid", "%ctaid", "%nctaid", "%laneid", "%warpid", "%nwarpid", "%smid", "%nsmid",
-      "%gridid", "%lanemask_", "%clock", "%globaltimer", "%dynamic_smem_size", "%total_smem_size",
-      "%envreg", "%clusterid", "%nclusterid", "%cluster_", "%is_explicit_cluster",
-      "%aggr_smem_size", "%pm"};
+  static constexpr std::string_view kPrefixes[] = {"%tid",
+                                                   "%ntid",
+                                                   "%ctaid",
+                                                   "%nctaid",
+                                                   "%laneid",
+                                                   "%warpid",
+                                                   "%nwarpid",
+                                                   "%smid",
+                                                   "%nsmid",
+                                                   "%gridid",
+                                                   "%lanemask_",
+                                                   "%clock",
+                                                   "%globaltimer",
+                                                   "%dynamic_smem_size",
+                                                   "%total_smem_size",
+                                                   "%envreg",
+                                                   "%clusterid",
+                                                   "%nclusterid",
+                                                   "%cluster_",
+                                                   "%is_explicit_cluster",
+                                                   "%aggr_smem_size",
+                                                   "%pm"};
   for (std::string_view p : kPrefixes)
     if (w.substr(0, p.size()) == p) return true;
   return false;

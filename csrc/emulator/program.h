@@ -16,9 +16,26 @@ struct Instr;
 // mask: lanes that execute (active and guard true); never 0.
 using Handler = void (*)(Warp& w, const Instr& in, uint32_t mask);
 
-enum class OpClass : uint8_t { kInteger, kFp32, kFp64, kHalf, kConvert, kSpecialFunction, kMove,
-                               kPredicate, kLoad, kStore, kAtomic, kAsyncCopy, kMatrix, kMatrixMove,
-                               kShuffle, kBarrier, kControl, kCount };
+enum class OpClass : uint8_t {
+  kInteger,
+  kFp32,
+  kFp64,
+  kHalf,
+  kConvert,
+  kSpecialFunction,
+  kMove,
+  kPredicate,
+  kLoad,
+  kStore,
+  kAtomic,
+  kAsyncCopy,
+  kMatrix,
+  kMatrixMove,
+  kShuffle,
+  kBarrier,
+  kControl,
+  kCount
+};
 const char* op_class_name(OpClass c);
 
 // Lane vectors live at byte offsets of the warp's register file or of the kernel's constants;
@@ -36,14 +53,14 @@ struct Instr {
   int64_t imm = 0;               // address offset, lookup table, opcode-specific
   const void* aux = nullptr;     // opcode-specific decoded data, owned by the Kernel
   uint32_t first_op = 0;
-  uint32_t target = 0;           // branch or call target
-  int32_t guard = -1;            // offset of the predicate, or -1
+  uint32_t target = 0;  // branch or call target
+  int32_t guard = -1;   // offset of the predicate, or -1
   uint16_t op_count = 0;
   bool guard_negated = false;
   Space space = Space::kGeneric;
   Type type = Type::kNone, type2 = Type::kNone;
-  uint8_t vec = 1;               // elements of a vector access
-  uint8_t mode = 0, mode2 = 0;   // opcode-specific
+  uint8_t vec = 1;              // elements of a vector access
+  uint8_t mode = 0, mode2 = 0;  // opcode-specific
   uint32_t flags = 0;
   OpClass cls = OpClass::kMove;
   uint32_t line = 0;
@@ -56,13 +73,37 @@ constexpr uint32_t kFtz = 1, kSat = 2, kStrong = 4, kAcquire = 8, kRelease = 16,
 
 // Special registers are ordinary lane vectors filled when a warp starts.
 enum class Special : uint8_t {
-  kTidX, kTidY, kTidZ, kNtidX, kNtidY, kNtidZ, kCtaidX, kCtaidY, kCtaidZ, kNctaidX, kNctaidY,
-  kNctaidZ, kLaneid, kWarpid, kNwarpid, kLanemaskEq, kLanemaskLt, kLanemaskLe, kLanemaskGt,
-  kLanemaskGe, kDynamicSmem, kTotalSmem, kOne, kZero, kCount
+  kTidX,
+  kTidY,
+  kTidZ,
+  kNtidX,
+  kNtidY,
+  kNtidZ,
+  kCtaidX,
+  kCtaidY,
+  kCtaidZ,
+  kNctaidX,
+  kNctaidY,
+  kNctaidZ,
+  kLaneid,
+  kWarpid,
+  kNwarpid,
+  kLanemaskEq,
+  kLanemaskLt,
+  kLanemaskLe,
+  kLanemaskGt,
+  kLanemaskGe,
+  kDynamicSmem,
+  kTotalSmem,
+  kOne,
+  kZero,
+  kCount
 };
 
 struct CallTarget {
-  struct Copy { uint32_t from, to, bytes; };  // offsets of the lane's local memory
+  struct Copy {
+    uint32_t from, to, bytes;
+  };  // offsets of the lane's local memory
   std::string name;
   std::vector<Copy> arguments, results;
 };

@@ -1,5 +1,5 @@
-// The rest of the CUDA runtime that launchers use: memory, attributes, occupancy, errors. Everything
-// is synchronous; streams are ignored. The device is described as a small sm_80.
+// The rest of the CUDA runtime that launchers use: memory, attributes, occupancy, errors.
+// Everything is synchronous; streams are ignored. The device is described as a small sm_80.
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
@@ -37,7 +37,9 @@ extern "C" {
 cudaError_t cudaGetLastError() { return std::exchange(t_error, cudaSuccess); }
 cudaError_t cudaPeekAtLastError() { return t_error; }
 const char* cudaGetErrorString(cudaError_t code) {
-  return code == cudaSuccess ? "no error" : t_message.empty() ? "emulated CUDA error" : t_message.c_str();
+  return code == cudaSuccess ? "no error"
+         : t_message.empty() ? "emulated CUDA error"
+                             : t_message.c_str();
 }
 const char* cudaGetErrorName(cudaError_t code) {
   return code == cudaSuccess ? "cudaSuccess" : "cudaError";
@@ -46,34 +48,48 @@ const char* cudaGetErrorName(cudaError_t code) {
 cudaError_t cudaGetDevice(int* device) { return *device = 0, cudaSuccess; }
 cudaError_t cudaGetDeviceCount(int* count) { return *count = 1, cudaSuccess; }
 cudaError_t cudaSetDevice(int device) {
-  return device == 0 ? cudaSuccess : set_error(cudaErrorInvalidDevice, "the emulator has one device");
+  return device == 0 ? cudaSuccess
+                     : set_error(cudaErrorInvalidDevice, "the emulator has one device");
 }
 cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
 cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
 
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-  struct Row { cudaDeviceAttr attribute; int value; };
+  struct Row {
+    cudaDeviceAttr attribute;
+    int value;
+  };
   static constexpr Row kRows[] = {
-      {cudaDevAttrMaxThreadsPerBlock, 1024}, {cudaDevAttrMaxBlockDimX, 1024},
-      {cudaDevAttrMaxBlockDimY, 1024}, {cudaDevAttrMaxBlockDimZ, 64},
-      {cudaDevAttrMaxGridDimX, 2147483647}, {cudaDevAttrMaxGridDimY, 65535},
-      {cudaDevAttrMaxGridDimZ, 65535}, {cudaDevAttrMaxSharedMemoryPerBlock, 48 * 1024},
+      {cudaDevAttrMaxThreadsPerBlock, 1024},
+      {cudaDevAttrMaxBlockDimX, 1024},
+      {cudaDevAttrMaxBlockDimY, 1024},
+      {cudaDevAttrMaxBlockDimZ, 64},
+      {cudaDevAttrMaxGridDimX, 2147483647},
+      {cudaDevAttrMaxGridDimY, 65535},
+      {cudaDevAttrMaxGridDimZ, 65535},
+      {cudaDevAttrMaxSharedMemoryPerBlock, 48 * 1024},
       {cudaDevAttrMaxSharedMemoryPerBlockOptin, kMaxSharedOptIn},
       {cudaDevAttrMaxSharedMemoryPerMultiprocessor, kSharedPerMultiprocessor},
-      {cudaDevAttrReservedSharedMemoryPerBlock, 1024}, {cudaDevAttrTotalConstantMemory, 65536},
-      {cudaDevAttrWarpSize, 32}, {cudaDevAttrMaxRegistersPerBlock, kRegisters},
+      {cudaDevAttrReservedSharedMemoryPerBlock, 1024},
+      {cudaDevAttrTotalConstantMemory, 65536},
+      {cudaDevAttrWarpSize, 32},
+      {cudaDevAttrMaxRegistersPerBlock, kRegisters},
       {cudaDevAttrMaxRegistersPerMultiprocessor, kRegisters},
       {cudaDevAttrMultiProcessorCount, kMultiprocessors},
       {cudaDevAttrMaxThreadsPerMultiProcessor, kThreadsPerMultiprocessor},
-      {cudaDevAttrMaxBlocksPerMultiprocessor, 32}, {cudaDevAttrComputeCapabilityMajor, 8},
-      {cudaDevAttrComputeCapabilityMinor, 0}, {cudaDevAttrL2CacheSize, 40 << 20},
-      {cudaDevAttrClockRate, 1410000}, {cudaDevAttrConcurrentKernels, 1},
-      {cudaDevAttrUnifiedAddressing, 1}, {cudaDevAttrMemoryPoolsSupported, 0},
+      {cudaDevAttrMaxBlocksPerMultiprocessor, 32},
+      {cudaDevAttrComputeCapabilityMajor, 8},
+      {cudaDevAttrComputeCapabilityMinor, 0},
+      {cudaDevAttrL2CacheSize, 40 << 20},
+      {cudaDevAttrClockRate, 1410000},
+      {cudaDevAttrConcurrentKernels, 1},
+      {cudaDevAttrUnifiedAddressing, 1},
+      {cudaDevAttrMemoryPoolsSupported, 0},
       {cudaDevAttrCooperativeLaunch, 0}};
   for (const Row& r : kRows)
     if (r.attribute == attribute) return *value = r.value, cudaSuccess;
-  return set_error(cudaErrorInvalidValue, "device attribute " + std::to_string(attribute) +
-                                              " is not emulated");
+  return set_error(cudaErrorInvalidValue,
+                   "device attribute " + std::to_string(attribute) + " is not emulated");
 }
 
 cudaError_t cudaMalloc(void** p, size_t bytes) {

@@ -66,8 +66,9 @@ cudaError_t launch(HostKernel* k, dim3 grid, dim3 block, void** args, size_t sha
   try {
     if (shared > k->max_dynamic_shared)
       return set_error(cudaErrorInvalidValue,
-                       k->name + ": dynamic shared memory beyond 48 KB needs "
-                                 "cudaFuncSetAttribute(cudaFuncAttributeMaxDynamicSharedMemorySize)");
+                       k->name +
+                           ": dynamic shared memory beyond 48 KB needs "
+                           "cudaFuncSetAttribute(cudaFuncAttributeMaxDynamicSharedMemorySize)");
     LoadedModule& m = module_of(*k->binary);
     std::shared_ptr<const Kernel> kernel = m.kernel(k->name);
     LaunchRequest r;
@@ -83,7 +84,8 @@ cudaError_t launch(HostKernel* k, dim3 grid, dim3 block, void** args, size_t sha
     record_launch(k->name, m.launch(std::move(r), k->name));
     return cudaSuccess;
   } catch (const Error& e) {
-    cudaError_t code = e.kind() == "argument" ? cudaErrorInvalidConfiguration : cudaErrorLaunchFailure;
+    cudaError_t code =
+        e.kind() == "argument" ? cudaErrorInvalidConfiguration : cudaErrorLaunchFailure;
     return set_error(code, e.what());
   } catch (const std::exception& e) {
     return set_error(cudaErrorUnknown, e.what());
@@ -105,7 +107,8 @@ bool allow_dynamic_shared(const void* host, size_t bytes) {
 
 char* device_variable(const void* host) {
   auto it = variables().find(host);
-  return it == variables().end() ? nullptr : module_of(*it->second.binary).image().find(it->second.name);
+  return it == variables().end() ? nullptr
+                                 : module_of(*it->second.binary).image().find(it->second.name);
 }
 
 }  // namespace rnk::emu

@@ -80,9 +80,9 @@ struct LaneAccess {
   Warp& warp;
   Record record;
   bool reads, writes;
-  bool shared;          // shared memory: reading what this block never wrote is an error
-  const char* memory;   // current contents
-  const char* value;    // about to be stored, or nullptr
+  bool shared;         // shared memory: reading what this block never wrote is an error
+  const char* memory;  // current contents
+  const char* value;   // about to be stored, or nullptr
   uint32_t size;
 };
 

@@ -22,8 +22,7 @@ int distinct_sorted(const uint64_t* address, uint32_t mask, uint64_t* out) {
 
 }  // namespace
 
-void count_sectors(Counters& c, const uint64_t* address, uint32_t mask, uint32_t size,
-                   bool write) {
+void count_sectors(Counters& c, const uint64_t* address, uint32_t mask, uint32_t size, bool write) {
   uint64_t sorted[32];
   int n = distinct_sorted(address, mask, sorted);
   uint64_t sectors = 0, last = ~uint64_t{0};

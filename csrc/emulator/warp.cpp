@@ -69,8 +69,10 @@ void Warp::take_group(uint32_t at_depth, uint32_t at_pc) {
   for (uint32_t m = live; m; m &= m - 1) {
     int lane = __builtin_ctz(m);
     if (lane_depth[lane] != at_depth) continue;
-    if (lane_pc[lane] == at_pc) active |= 1u << lane;
-    else if (lane_pc[lane] > at_pc) reconverge = std::min(reconverge, lane_pc[lane]);
+    if (lane_pc[lane] == at_pc)
+      active |= 1u << lane;
+    else if (lane_pc[lane] > at_pc)
+      reconverge = std::min(reconverge, lane_pc[lane]);
   }
   waiting &= ~active;
   pc = at_pc;
@@ -123,9 +125,15 @@ bool Warp::converge(uint32_t need, uint32_t mask) {
 
 void Warp::read_lanes(const Operand& o, uint64_t* out) const {
   switch (o.width) {
-    case 2: for (int i = 0; i < 32; ++i) out[i] = src<uint16_t>(o)[i]; return;
-    case 4: for (int i = 0; i < 32; ++i) out[i] = src<uint32_t>(o)[i]; return;
-    default: for (int i = 0; i < 32; ++i) out[i] = src<uint64_t>(o)[i]; return;
+    case 2:
+      for (int i = 0; i < 32; ++i) out[i] = src<uint16_t>(o)[i];
+      return;
+    case 4:
+      for (int i = 0; i < 32; ++i) out[i] = src<uint32_t>(o)[i];
+      return;
+    default:
+      for (int i = 0; i < 32; ++i) out[i] = src<uint64_t>(o)[i];
+      return;
   }
 }
 
@@ -135,10 +143,14 @@ void Warp::write_lanes(const Operand& o, uint32_t mask, const uint64_t* values) 
     for (int i = 0; i < 32; ++i) d[i] = mask >> i & 1 ? static_cast<T>(values[i]) : d[i];
   };
   switch (o.width) {
-    case 2: return write(dst<uint16_t>(o));
-    case 4: return write(dst<uint32_t>(o));
-    case 8: return write(dst<uint64_t>(o));
-    default: return;  // the sink '_'
+    case 2:
+      return write(dst<uint16_t>(o));
+    case 4:
+      return write(dst<uint32_t>(o));
+    case 8:
+      return write(dst<uint64_t>(o));
+    default:
+      return;  // the sink '_'
   }
 }
 

@@ -32,14 +32,14 @@ struct Warp {
   char* local = nullptr;
   uint32_t index = 0;
   State state = kReady;
-  uint64_t ticks = 0;        // clock reads
-  bool polled = false;       // a strong read since the slice began
-  bool yield = false;        // nanosleep: give other warps a turn
+  uint64_t ticks = 0;            // clock reads
+  bool polled = false;           // a strong read since the slice began
+  bool yield = false;            // nanosleep: give other warps a turn
   uint32_t pc = 0, current = 0;  // next instruction; the one being executed
   uint32_t active = 0, live = 0, waiting = 0;
-  uint32_t reconverge = kNoPc;   // run the group only while pc is below
+  uint32_t reconverge = kNoPc;  // run the group only while pc is below
   uint32_t depth = 0;
-  uint32_t carry = 0;            // condition code CC.CF, a bit a lane
+  uint32_t carry = 0;  // condition code CC.CF, a bit a lane
   std::array<uint32_t, 32> lane_pc{};
   std::array<uint8_t, 32> lane_depth{};
   std::vector<std::array<uint32_t, 32>> return_pc;
@@ -69,9 +69,9 @@ struct Warp {
   void write_lanes(const Operand& o, uint32_t mask, const uint64_t* values);
 
   void run(uint32_t quantum);
-  void select_group();   // after any change of lane_pc, depth, waiting or live
-  void rotate();         // runs another group next, whatever its pc
-  void park();           // stores pc and depth of the active lanes
+  void select_group();  // after any change of lane_pc, depth, waiting or live
+  void rotate();        // runs another group next, whatever its pc
+  void park();          // stores pc and depth of the active lanes
   void jump(uint32_t mask, uint32_t target);
   void leave(uint32_t mask);  // lanes exit
   // True when all of need runs this instruction now; else the lanes in mask wait here.

@@ -45,7 +45,7 @@ def round_bits(value: Fraction, fmt: str, mode: str = "rn", negative_zero: bool 
     units = abs(integral(value / step, mode))
     bits = ((power + bias - 1) << mantissa) + units
     if bits >= infinity:
-        away = mode in ("rn", "rna") or (mode == "rp") == (value > 0) and mode != "rz"
+        away = mode in ("rn", "rna") or ((mode == "rp") == (value > 0) and mode != "rz")
         bits = infinity if away else infinity - 1
     return sign | bits
 

@@ -1,6 +1,7 @@
 """Runs one PTX instruction over arrays: a thread an element, registers %a %b %c in, %d out."""
 
 import numpy as np
+
 from resnet_kernels import emulator
 
 _REGISTER = {1: ".b16", 2: ".b16", 4: ".b32", 8: ".b64"}
@@ -12,10 +13,14 @@ def program(body: str, inputs: list[np.dtype], output: np.dtype, declarations: s
     names = "abc"[: len(inputs)]
     params = ", ".join(f".param .u64 p_{n}" for n in [*names, "d"])
     lines = [
-        ".version 8.8", ".target sm_90", ".address_size 64",
-        f".visible .entry k({params})", "{",
+        ".version 8.8",
+        ".target sm_90",
+        ".address_size 64",
+        f".visible .entry k({params})",
+        "{",
         ".reg .pred %p, %q; .reg .b32 %i, %t; .reg .b64 %x, %y;",
-        f".reg {_REGISTER[output.itemsize]} %d;", declarations,
+        f".reg {_REGISTER[output.itemsize]} %d;",
+        declarations,
         "mov.u32 %i, %tid.x; mov.u32 %t, %ctaid.x; mad.lo.u32 %i, %t, 64, %i;",
     ]
     for name, dtype in zip(names, inputs, strict=True):
@@ -27,7 +32,9 @@ def program(body: str, inputs: list[np.dtype], output: np.dtype, declarations: s
     lines += [
         body,
         f"ld.param.u64 %x, [p_d]; mad.wide.u32 %x, %i, {output.itemsize}, %x;",
-        f"st.global.{_ACCESS[output.itemsize]} [%x], %d;", "ret;", "}",
+        f"st.global.{_ACCESS[output.itemsize]} [%x], %d;",
+        "ret;",
+        "}",
     ]
     return "\n".join(lines)
 
@@ -58,8 +65,18 @@ def floats(dtype: str, seed: int, count: int = 512) -> np.ndarray:
     unsigned = {"float16": "u2", "float32": "u4", "float64": "u8"}[dtype]
     values = rng.integers(0, np.iinfo(unsigned).max, count, unsigned, endpoint=True).view(dtype)
     values[count // 4 :] = rng.standard_normal(count - count // 4).astype(dtype)
-    edges = [0.0, -0.0, np.inf, -np.inf, np.nan, 1.0, -1.0, np.finfo(dtype).max,
-             np.finfo(dtype).smallest_subnormal, np.finfo(dtype).tiny]
+    edges = [
+        0.0,
+        -0.0,
+        np.inf,
+        -np.inf,
+        np.nan,
+        1.0,
+        -1.0,
+        np.finfo(dtype).max,
+        np.finfo(dtype).smallest_subnormal,
+        np.finfo(dtype).tiny,
+    ]
     values[:64] = np.resize(np.array(edges, dtype), 64)
     rng.shuffle(values)
     return values

@@ -3,6 +3,7 @@
 import lanewise
 import numpy as np
 import pytest
+
 from resnet_kernels import emulator
 
 HEAD = ".version 8.8\n.target sm_80\n.address_size 64\n"
@@ -40,7 +41,9 @@ def test_labels_are_local_to_their_block():
     np.testing.assert_array_equal(lanewise.run(body, "uint32", a), (a <= 7) * 1 + (a <= 99) * 2)
 
 
-CALLS = HEAD + """
+CALLS = (
+    HEAD
+    + """
 .func (.param .b32 r) twice(.param .b32 x) {
 .reg .b32 %a; ld.param.b32 %a, [x]; add.u32 %a, %a, %a; st.param.b32 [r], %a; ret; }
 .func (.param .align 8 .b8 r[8]) both(.param .b32 x, .param .b32 y) {
@@ -58,6 +61,7 @@ mad.wide.u32 %x, %r0, 4, %x; and.b32 %r1, %r0, 1; setp.eq.u32 %p, %r1, 0; mov.u3
 st.param.b32 [b], %r0; call (c), both, (a, b); ld.param.v2.b32 {%r3, %r4}, [c]; }
 add.u32 %r4, %r4, %r3;
 $skip: st.global.u32 [%x], %r4; ret; }"""
+)
 
 
 def test_calls_nest_and_diverge():
@@ -69,9 +73,15 @@ def test_calls_nest_and_diverge():
 
 @pytest.mark.parametrize(
     ("body", "kind"),
-    [("$l: bra $l;", "budget"), ("trap;", "trap"),
-     ("$l: ld.volatile.global.u32 %t, [%x]; setp.eq.u32 %p, %t, 77; @!%p bra $l; mov.u32 %d, 0;",
-      "budget")])
+    [
+        ("$l: bra $l;", "budget"),
+        ("trap;", "trap"),
+        (
+            "$l: ld.volatile.global.u32 %t, [%x]; setp.eq.u32 %p, %t, 77; @!%p bra $l;",
+            "budget",
+        ),
+    ],
+)
 def test_kernels_that_never_end_are_stopped(body, kind):
     a = np.zeros(64, np.uint32)
     ptx = lanewise.program(body, [a.dtype], a.dtype)
@@ -81,23 +91,29 @@ def test_kernels_that_never_end_are_stopped(body, kind):
 
 
 def test_spin_lock_within_a_warp_makes_progress():
-    ptx = HEAD + """.visible .entry k(.param .u64 lock, .param .u64 sum) {
+    ptx = (
+        HEAD
+        + """.visible .entry k(.param .u64 lock, .param .u64 sum) {
 .reg .b32 %r<4>; .reg .b64 %x, %y; .reg .pred %p; ld.param.u64 %x, [lock]; ld.param.u64 %y, [sum];
 $try: atom.acquire.gpu.global.cas.b32 %r0, [%x], 0, 1; setp.ne.u32 %p, %r0, 0; @%p bra $try;
 ld.global.u32 %r1, [%y]; add.u32 %r1, %r1, 1; st.global.u32 [%y], %r1;
 atom.release.gpu.global.exch.b32 %r2, [%x], 0; ret; }"""
+    )
     lock, total = np.zeros(1, np.uint32), np.zeros(1, np.uint32)
     emulator.launch(ptx, "k", 3, 64, [lock, total])
     assert total[0] == 3 * 64
 
 
 def test_results_do_not_depend_on_seed_or_threads():
-    ptx = HEAD + """.visible .entry k(.param .u64 p) {
+    ptx = (
+        HEAD
+        + """.visible .entry k(.param .u64 p) {
 .shared .align 4 .b8 s[512]; .reg .b32 %r<8>; .reg .b64 %x;
 mov.u32 %r0, %tid.x; mov.u32 %r1, s; mad.lo.u32 %r2, %r0, 4, %r1; st.shared.u32 [%r2], %r0;
 bar.sync 0; xor.b32 %r3, %r0, 127; mad.lo.u32 %r2, %r3, 4, %r1; ld.shared.u32 %r4, [%r2];
 mov.u32 %r5, %ctaid.x; mad.lo.u32 %r6, %r5, 128, %r0; ld.param.u64 %x, [p];
 mad.wide.u32 %x, %r6, 4, %x; add.u32 %r4, %r4, %r5; st.global.u32 [%x], %r4; ret; }"""
+    )
     expected = np.arange(16)[:, None] + (np.arange(128) ^ 127)
     for seed in range(4):
         for threads in (1, 2):

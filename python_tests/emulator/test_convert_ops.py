@@ -8,16 +8,27 @@ import numpy as np
 import pytest
 from exact import decode, integral, round_bits
 
-INT = {"u8": "uint8", "s8": "int8", "u16": "uint16", "s16": "int16", "u32": "uint32",
-       "s32": "int32", "u64": "uint64", "s64": "int64"}
+INT = {
+    "u8": "uint8",
+    "s8": "int8",
+    "u16": "uint16",
+    "s16": "int16",
+    "u32": "uint32",
+    "s32": "int32",
+    "u64": "uint64",
+    "s64": "int64",
+}
 FLOAT = {"f16": "uint16", "bf16": "uint16", "f32": "uint32", "f64": "uint64"}
 
 
 def float_bits(fmt, seed, count=512):
     """Bit patterns: random ones, and values near integers, ties and the limits of integers."""
     rng = np.random.default_rng(seed)
-    bits = rng.integers(0, 1 << (8 * np.dtype(FLOAT[fmt]).itemsize), count, np.uint64,
-                        endpoint=False) if fmt != "f64" else rng.integers(0, 2**64 - 1, count, np.uint64)
+    bits = (
+        rng.integers(0, 1 << (8 * np.dtype(FLOAT[fmt]).itemsize), count, np.uint64, endpoint=False)
+        if fmt != "f64"
+        else rng.integers(0, 2**64 - 1, count, np.uint64)
+    )
     for i in range(0, count, 2):
         size = Fraction(int(rng.integers(-2000, 2000)), int(rng.choice([1, 2, 4, 1000])))
         if i % 8 == 0:
@@ -75,13 +86,27 @@ def test_float_to_integer(source, to, mode):
 
 @pytest.mark.parametrize("mode", ["rn", "rz", "rm", "rp"])
 @pytest.mark.parametrize(
-    ("source", "to"), [("f64", "f32"), ("f64", "f16"), ("f32", "f16"), ("f32", "bf16"),
-                       ("f64", "bf16"), ("bf16", "f16"), ("f16", "bf16")])
+    ("source", "to"),
+    [
+        ("f64", "f32"),
+        ("f64", "f16"),
+        ("f32", "f16"),
+        ("f32", "bf16"),
+        ("f64", "bf16"),
+        ("bf16", "f16"),
+        ("f16", "bf16"),
+    ],
+)
 def test_float_to_narrower_float(source, to, mode):
     a = float_bits(source, 4, 1024)
-    a[1::4] = [round_bits(Fraction(int(v)) * Fraction(2) ** -int(e), source) for v, e in zip(
-        np.random.default_rng(5).integers(1, 4096, len(a[1::4])),
-        np.random.default_rng(6).integers(0, 40, len(a[1::4])), strict=True)]
+    a[1::4] = [
+        round_bits(Fraction(int(v)) * Fraction(2) ** -int(e), source)
+        for v, e in zip(
+            np.random.default_rng(5).integers(1, 4096, len(a[1::4])),
+            np.random.default_rng(6).integers(0, 40, len(a[1::4])),
+            strict=True,
+        )
+    ]
     got = lanewise.run(f"cvt.{mode}.{to}.{source} %d, %a;", FLOAT[to], a)
     check_floats(a, got, source, to, mode)
 
@@ -91,14 +116,15 @@ def check_floats(a, got, source, to, mode):
         value = decode(x, source)
         back = decode(result, to)
         if isinstance(value, float):
-            assert back == value or math.isnan(value) and math.isnan(back)
+            assert back == value or (math.isnan(value) and math.isnan(back))
             continue
         negative = bool(x >> (8 * a.itemsize - 1))
         assert result == round_bits(value, to, mode, negative), (hex(x), hex(result))
 
 
-@pytest.mark.parametrize(("source", "to"), [("f16", "f32"), ("bf16", "f32"), ("f32", "f64"),
-                                            ("f16", "f64")])
+@pytest.mark.parametrize(
+    ("source", "to"), [("f16", "f32"), ("bf16", "f32"), ("f32", "f64"), ("f16", "f64")]
+)
 def test_float_to_wider_float(source, to):
     a = float_bits(source, 7)
     got = lanewise.run(f"cvt.{to}.{source} %d, %a;", FLOAT[to], a)
@@ -142,8 +168,11 @@ def test_pairs(to, form):
                 assert result == 0x7FFF
                 continue
             infinite = isinstance(value, float)
-            expected = (limit + 1 | (value < 0) << 15) if infinite else round_bits(
-                value, to, form[:2], bool(x >> 31))
+            expected = (
+                (limit + 1 | (value < 0) << 15)
+                if infinite
+                else round_bits(value, to, form[:2], bool(x >> 31))
+            )
             if "satfinite" in form and expected & 0x7FFF == limit + 1:
                 expected -= 1
             if "relu" in form and expected >> 15:

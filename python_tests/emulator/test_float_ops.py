@@ -49,22 +49,33 @@ def exact(op, fmt, mode, bits):
         exact_value = values[0] + sign * values[1]
         signs = (neg[0], neg[1] != (op == "sub"))
     else:
-        exact_value = {"mul": lambda: values[0] * values[1], "div": lambda: values[0] / values[1],
-                       "rcp": lambda: 1 / values[0]}[op]()
+        exact_value = {
+            "mul": lambda: values[0] * values[1],
+            "div": lambda: values[0] / values[1],
+            "rcp": lambda: 1 / values[0],
+        }[op]()
         signs = (product_negative, product_negative)
     zero_negative = signs[0] if signs[0] == signs[1] else mode == "rm"
     return round_bits(exact_value, fmt, mode, zero_negative)
 
 
 def special_result(op, fmt, values, neg):
-    f = [float(v) if isinstance(v, float) or v else (-0.0 if n else 0.0)
-         for v, n in zip(values, neg, strict=True)]
+    f = [
+        float(v) if isinstance(v, float) or v else (-0.0 if n else 0.0)
+        for v, n in zip(values, neg, strict=True)
+    ]
     f = [math.copysign(1.0, v) if math.isfinite(v) and v else v for v in f]  # only sign matters
     with np.errstate(all="ignore"):
         f = [np.float64(v) for v in f]
-        r = {"add": lambda: f[0] + f[1], "sub": lambda: f[0] - f[1], "mul": lambda: f[0] * f[1],
-             "div": lambda: f[0] / f[1], "rcp": lambda: 1 / f[0], "sqrt": lambda: np.sqrt(f[0]),
-             "fma": lambda: f[0] * f[1] + f[2]}[op]()
+        r = {
+            "add": lambda: f[0] + f[1],
+            "sub": lambda: f[0] - f[1],
+            "mul": lambda: f[0] * f[1],
+            "div": lambda: f[0] / f[1],
+            "rcp": lambda: 1 / f[0],
+            "sqrt": lambda: np.sqrt(f[0]),
+            "fma": lambda: f[0] * f[1] + f[2],
+        }[op]()
     if math.isnan(r):
         return None
     if math.isinf(r):
@@ -95,7 +106,13 @@ def check(op, fmt, mode, got, *inputs):
             assert is_nan(result, fmt), (op, [hex(b) for b in lane], hex(result))
             assert result == NAN.get(fmt, result)
         else:
-            assert result == expected, (op, mode, [hex(b) for b in lane], hex(result), hex(expected))
+            assert result == expected, (
+                op,
+                mode,
+                [hex(b) for b in lane],
+                hex(result),
+                hex(expected),
+            )
 
 
 MODES = ("rn", "rz", "rm", "rp")
@@ -206,8 +223,16 @@ def test_flush_to_zero_and_saturation(op):
     np.testing.assert_array_equal(got, np.nan_to_num(np.clip(plain, 0, 1), nan=0.0))
 
 
-FUNCTIONS = {"ex2": np.exp2, "lg2": np.log2, "sin": np.sin, "cos": np.cos, "tanh": np.tanh,
-             "rsqrt": lambda x: 1 / np.sqrt(x), "rcp": lambda x: 1 / x, "sqrt": np.sqrt}
+FUNCTIONS = {
+    "ex2": np.exp2,
+    "lg2": np.log2,
+    "sin": np.sin,
+    "cos": np.cos,
+    "tanh": np.tanh,
+    "rsqrt": lambda x: 1 / np.sqrt(x),
+    "rcp": lambda x: 1 / x,
+    "sqrt": np.sqrt,
+}
 
 
 @pytest.mark.parametrize("op", FUNCTIONS)
@@ -217,7 +242,8 @@ def test_approximate_functions(op):
         expected = FUNCTIONS[op](a.astype(np.float64)).astype(np.float32)
     got = lanewise.run(f"{op}.approx.f32 %d, %a;", "float32", a)
     np.testing.assert_array_max_ulp(
-        np.where(np.isfinite(got), got, 0), np.where(np.isfinite(expected), expected, 0), 1)
+        np.where(np.isfinite(got), got, 0), np.where(np.isfinite(expected), expected, 0), 1
+    )
     np.testing.assert_array_equal(np.isnan(got), np.isnan(expected))
     np.testing.assert_array_equal(np.isinf(got), np.isinf(expected))
 
@@ -230,10 +256,15 @@ def test_division_forms(form):
 
 @pytest.mark.parametrize(
     ("kind", "model"),
-    [("finite", np.isfinite), ("infinite", np.isinf), ("number", lambda x: ~np.isnan(x)),
-     ("notanumber", np.isnan),
-     ("normal", lambda x: np.isfinite(x) & (abs(x) >= np.finfo(x.dtype).tiny)),
-     ("subnormal", lambda x: (x != 0) & (abs(x) < np.finfo(x.dtype).tiny))])
+    [
+        ("finite", np.isfinite),
+        ("infinite", np.isinf),
+        ("number", lambda x: ~np.isnan(x)),
+        ("notanumber", np.isnan),
+        ("normal", lambda x: np.isfinite(x) & (abs(x) >= np.finfo(x.dtype).tiny)),
+        ("subnormal", lambda x: (x != 0) & (abs(x) < np.finfo(x.dtype).tiny)),
+    ],
+)
 def test_testp(kind, model):
     for fmt in ("f32", "f64"):
         a = operands(fmt, 25)

@@ -79,8 +79,9 @@ EXPORT int big_shared(const float* in, float* out, int n, int opt_in, int limit)
 def call(name, x, count, *more):
     library = host_library(SOURCE)
     out = np.full(count, np.nan, np.float32)
-    code = getattr(library, name)(x.ctypes.data_as(ctypes.c_void_p),
-                                  out.ctypes.data_as(ctypes.c_void_p), *more)
+    code = getattr(library, name)(
+        x.ctypes.data_as(ctypes.c_void_p), out.ctypes.data_as(ctypes.c_void_p), *more
+    )
     library.last_error.restype = ctypes.c_char_p
     return code, out, library.last_error().decode()
 

@@ -23,8 +23,17 @@ def unsigned(value: int, dtype: str) -> int:
     return value & ((1 << bits_of(dtype)) - 1)
 
 
-TYPES = {"u16": "uint16", "s16": "int16", "u32": "uint32", "s32": "int32", "u64": "uint64",
-         "s64": "int64", "b16": "uint16", "b32": "uint32", "b64": "uint64"}
+TYPES = {
+    "u16": "uint16",
+    "s16": "int16",
+    "u32": "uint32",
+    "s32": "int32",
+    "u64": "uint64",
+    "s64": "int64",
+    "b16": "uint16",
+    "b32": "uint32",
+    "b64": "uint64",
+}
 ALL = ("u16", "s16", "u32", "s32", "u64", "s64")
 WIDE = ("u32", "s32", "u64", "s64")
 BITS = ("b16", "b32", "b64")
@@ -54,8 +63,13 @@ COUNTS = {
     "clz": (("b32", "b64"), lambda a, t: bits_of(t) - a.bit_length()),
     "bfind": (WIDE, lambda a, t: (a if a >= 0 else ~a).bit_length() - 1),
     "bfind.shiftamt": (
-        WIDE, lambda a, t: -1 if a in (0, -1) and not (a == -1 and t[0] == "u")
-        else bits_of(t) - (a if a >= 0 else ~a).bit_length()),
+        WIDE,
+        lambda a, t: (
+            -1
+            if a in (0, -1) and not (a == -1 and t[0] == "u")
+            else bits_of(t) - (a if a >= 0 else ~a).bit_length()
+        ),
+    ),
 }
 TERNARY = {
     "mad.lo": (ALL, lambda a, b, c, t: a * b + c),
@@ -65,8 +79,9 @@ TERNARY = {
 
 
 def cases(table):
-    return [pytest.param(op, t, f, id=f"{op}.{t}") for op, (types, f) in table.items()
-            for t in types]
+    return [
+        pytest.param(op, t, f, id=f"{op}.{t}") for op, (types, f) in table.items() for t in types
+    ]
 
 
 def check(got, expected, dtype):
@@ -101,8 +116,9 @@ def test_ternary(op, type_, model):
     dtype = TYPES[type_]
     a, b, c = (lanewise.integers(dtype, s) for s in (5, 6, 7))
     got = lanewise.run(f"{op}.{type_} %d, %a, %b, %c;", dtype, a, b, c)
-    check(got, [model(int(x), int(y), int(z), dtype) for x, y, z in zip(a, b, c, strict=True)],
-          dtype)
+    check(
+        got, [model(int(x), int(y), int(z), dtype) for x, y, z in zip(a, b, c, strict=True)], dtype
+    )
 
 
 @pytest.mark.parametrize("type_", ["u16", "s16", "u32", "s32"])
@@ -126,8 +142,10 @@ def test_saturating(op):
     check(got, [max(-(2**31), min(2**31 - 1, int(v))) for v in exact], "int32")
 
 
-@pytest.mark.parametrize(("op", "type_"), [
-    *(("shl", t) for t in BITS), *(("shr", t) for t in (*BITS, "u32", "s16", "s32", "s64"))])
+@pytest.mark.parametrize(
+    ("op", "type_"),
+    [*(("shl", t) for t in BITS), *(("shr", t) for t in (*BITS, "u32", "s16", "s32", "s64"))],
+)
 def test_shifts(op, type_):
     dtype = TYPES[type_]
     a = lanewise.integers(dtype, 13)
@@ -177,17 +195,27 @@ def test_prmt():
 
 @pytest.mark.parametrize(
     ("mode", "selectors"),
-    [("f4e", ["3210", "4321", "5432", "6543"]), ("b4e", ["5670", "6701", "7012", "0123"]),
-     ("rc8", ["0000", "1111", "2222", "3333"]), ("ecl", ["3210", "3211", "3222", "3333"]),
-     ("ecr", ["0000", "1110", "2210", "3210"]), ("rc16", ["1010", "3232", "1010", "3232"])])
+    [
+        ("f4e", ["3210", "4321", "5432", "6543"]),
+        ("b4e", ["5670", "6701", "7012", "0123"]),
+        ("rc8", ["0000", "1111", "2222", "3333"]),
+        ("ecl", ["3210", "3211", "3222", "3333"]),
+        ("ecr", ["0000", "1110", "2210", "3210"]),
+        ("rc16", ["1010", "3232", "1010", "3232"]),
+    ],
+)
 def test_prmt_modes(mode, selectors):
     a, b = lanewise.integers("uint32", 24), lanewise.integers("uint32", 25)
     c = np.arange(len(a), dtype=np.uint32)
     got = lanewise.run(f"prmt.b32.{mode} %d, %a, %b, %c;", "uint32", a, b, c)
-    source = [[int(x) >> s & 255 for x in (p, q) for s in (0, 8, 16, 24)]
-              for p, q in zip(a, b, strict=True)]
-    expected = [int.from_bytes(bytes(s[int(d)] for d in selectors[i & 3][::-1]), "little")
-                for i, s in enumerate(source)]
+    source = [
+        [int(x) >> s & 255 for x in (p, q) for s in (0, 8, 16, 24)]
+        for p, q in zip(a, b, strict=True)
+    ]
+    expected = [
+        int.from_bytes(bytes(s[int(d)] for d in selectors[i & 3][::-1]), "little")
+        for i, s in enumerate(source)
+    ]
     check(got, expected, "uint32")
 
 
@@ -275,12 +303,24 @@ def test_dot_products(types):
 
     got = lanewise.run(f"dp4a.{types} %d, %a, %b, %c;", "uint32", a, b, c)
     exact = list(zip(a.tolist(), b.tolist(), c.tolist(), strict=True))
-    check(got, [z + sum(part(x, i, 8, sign_a) * part(y, i, 8, sign_b) for i in range(4))
-                for x, y, z in exact], "uint32")
+    check(
+        got,
+        [
+            z + sum(part(x, i, 8, sign_a) * part(y, i, 8, sign_b) for i in range(4))
+            for x, y, z in exact
+        ],
+        "uint32",
+    )
     for half, first in (("lo", 0), ("hi", 2)):
         got = lanewise.run(f"dp2a.{half}.{types} %d, %a, %b, %c;", "uint32", a, b, c)
-        check(got, [z + sum(part(x, i, 16, sign_a) * part(y, first + i, 8, sign_b)
-                            for i in range(2)) for x, y, z in exact], "uint32")
+        check(
+            got,
+            [
+                z + sum(part(x, i, 16, sign_a) * part(y, first + i, 8, sign_b) for i in range(2))
+                for x, y, z in exact
+            ],
+            "uint32",
+        )
 
 
 @pytest.mark.parametrize("type_", ["u32", "s32"])

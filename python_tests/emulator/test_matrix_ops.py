@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from exact import bf16, bf16_to_float
+
 from resnet_kernels import emulator
 
 HEAD = ".version 8.8\n.target sm_90\n.address_size 64\n"
@@ -41,14 +42,19 @@ def fragment(matrix, places):
 
 def mma_kernel(form, counts, wide):
     size, access = (8, "b64") if wide else (4, "b32")
-    lines = [f"{HEAD}.visible .entry k(.param .u64 pa, .param .u64 pb, .param .u64 pc, .param .u64 pd) {{",
-             f".reg .{access} %a<32>, %b<32>, %c<32>, %d<32>; .reg .b64 %x; .reg .b32 %t;",
-             "mov.u32 %t, %tid.x;"]
+    lines = [
+        f"{HEAD}.visible .entry k(.param .u64 pa, .param .u64 pb, .param .u64 pc,",
+        ".param .u64 pd) {",
+        f".reg .{access} %a<32>, %b<32>, %c<32>, %d<32>; .reg .b64 %x; .reg .b32 %t;",
+        "mov.u32 %t, %tid.x;",
+    ]
     for name, count in zip("abc", counts, strict=True):
         lines.append(f"ld.param.u64 %x, [p{name}]; mad.wide.u32 %x, %t, {size * count}, %x;")
         lines += [f"ld.global.{access} %{name}{i}, [%x+{size * i}];" for i in range(count)]
-    names = {n: "{" + ", ".join(f"%{n}{i}" for i in range(c)) + "}"
-             for n, c in zip("dabc", (counts[2], *counts), strict=True)}
+    names = {
+        n: "{" + ", ".join(f"%{n}{i}" for i in range(c)) + "}"
+        for n, c in zip("dabc", (counts[2], *counts), strict=True)
+    }
     lines.append(f"mma.sync.aligned.{form} {names['d']}, {names['a']}, {names['b']}, {names['c']};")
     lines.append(f"ld.param.u64 %x, [pd]; mad.wide.u32 %x, %t, {size * counts[2]}, %x;")
     lines += [f"st.global.{access} [%x+{size * i}], %d{i};" for i in range(counts[2])]
@@ -63,8 +69,11 @@ def sparse(shape, seed, limit=5):
 def run_mma(shape, types, a, b, c, encode, encode_c, decode_c, wide=False):
     places = C8 if shape.startswith("m8") else C16
     key = shape + "." + ("f16" if types[1] in ("f16", "bf16") else types[1])
-    parts = [encode(fragment(a, A_PLACES[key])), encode(fragment(b, B_PLACES[key])),
-             encode_c(fragment(c, places))]
+    parts = [
+        encode(fragment(a, A_PLACES[key])),
+        encode(fragment(b, B_PLACES[key])),
+        encode_c(fragment(c, places)),
+    ]
     words = [np.ascontiguousarray(p).view("u8" if wide else "u4") for p in parts]
     out = np.zeros_like(words[2])
     form = f"{shape}.row.col.{types[0]}.{types[1]}.{types[1]}.{types[0]}"
@@ -114,10 +123,12 @@ def test_mma_f64(shape):
 
 
 def matrix_kernel(body):
-    return (f"{HEAD}.visible .entry k(.param .u64 p, .param .u64 q) {{ .shared .align 16 .b8 s[512];"
-            ".reg .b32 %r<16>; .reg .b64 %x<4>; mov.u32 %r0, %tid.x; mov.u32 %r1, s;"
-            "ld.param.u64 %x0, [p]; ld.param.u64 %x1, [q];"
-            f"mad.lo.u32 %r2, %r0, 16, %r1; mad.wide.u32 %x2, %r0, 16, %x0;\n{body}\nret; }}")
+    return (
+        f"{HEAD}.visible .entry k(.param .u64 p, .param .u64 q) {{ .shared .align 16 .b8 s[512];"
+        ".reg .b32 %r<16>; .reg .b64 %x<4>; mov.u32 %r0, %tid.x; mov.u32 %r1, s;"
+        "ld.param.u64 %x0, [p]; ld.param.u64 %x1, [q];"
+        f"mad.lo.u32 %r2, %r0, 16, %r1; mad.wide.u32 %x2, %r0, 16, %x0;\n{body}\nret; }}"
+    )
 
 
 @pytest.mark.parametrize("trans", ["", ".trans"])
@@ -126,9 +137,11 @@ def test_ldmatrix(count, trans):
     names = "{" + ", ".join(f"%r{8 + i}" for i in range(count)) + "}"
     store = "".join(f"st.global.u32 [%x1+{128 * i}], %r{8 + i};" for i in range(count))
     ptx = matrix_kernel(
-        "ld.global.v4.u32 {%r4, %r5, %r6, %r7}, [%x2]; st.shared.v4.u32 [%r2], {%r4, %r5, %r6, %r7};"
+        "ld.global.v4.u32 {%r4, %r5, %r6, %r7}, [%x2];"
+        "st.shared.v4.u32 [%r2], {%r4, %r5, %r6, %r7};"
         f"bar.warp.sync -1; ldmatrix.sync.aligned.m8n8.x{count}{trans}.shared.b16 {names}, [%r2];"
-        f"mad.wide.u32 %x1, %r0, 4, %x1; {store}")
+        f"mad.wide.u32 %x1, %r0, 4, %x1; {store}"
+    )
     tiles = np.random.default_rng(13).integers(0, 65536, (4, 8, 8)).astype(np.uint16)
     out = np.zeros((count, 32, 2), np.uint16)
     emulator.launch(ptx, "k", 1, 32, [tiles, out])
@@ -146,7 +159,8 @@ def test_stmatrix(count, trans):
         "mov.u32 %r9, 0; st.shared.v4.u32 [%r2], {%r9, %r9, %r9, %r9}; bar.warp.sync -1;"
         f"stmatrix.sync.aligned.m8n8.x{count}{trans}.shared.b16 [%r2], {names}; bar.warp.sync -1;"
         "ld.shared.v4.u32 {%r4, %r5, %r6, %r7}, [%r2]; mad.wide.u32 %x1, %r0, 16, %x1;"
-        "st.global.v4.u32 [%x1], {%r4, %r5, %r6, %r7};")
+        "st.global.v4.u32 [%x1], {%r4, %r5, %r6, %r7};"
+    )
     tiles = np.random.default_rng(14).integers(0, 65536, (4, 8, 8)).astype(np.uint16)
     out = np.zeros((4, 8, 8), np.uint16)
     emulator.launch(ptx, "k", 1, 32, [tiles, out])
@@ -156,9 +170,11 @@ def test_stmatrix(count, trans):
 
 
 def test_movmatrix():
-    ptx = matrix_kernel("mad.wide.u32 %x0, %r0, 4, %x0; ld.global.u32 %r4, [%x0];"
-                        "movmatrix.sync.aligned.m8n8.trans.b16 %r5, %r4;"
-                        "mad.wide.u32 %x1, %r0, 4, %x1; st.global.u32 [%x1], %r5;")
+    ptx = matrix_kernel(
+        "mad.wide.u32 %x0, %r0, 4, %x0; ld.global.u32 %r4, [%x0];"
+        "movmatrix.sync.aligned.m8n8.trans.b16 %r5, %r4;"
+        "mad.wide.u32 %x1, %r0, 4, %x1; st.global.u32 [%x1], %r5;"
+    )
     tile = np.random.default_rng(15).integers(0, 65536, (8, 8)).astype(np.uint16)
     out = np.zeros_like(tile)
     emulator.launch(ptx, "k", 1, 32, [tile, out])
@@ -167,19 +183,25 @@ def test_movmatrix():
 
 def wmma_kernel(shape, layouts, ab, acc, registers, strides):
     kind = "" if ab == "f16" else f".{ab}.{ab}"
-    names = {n: "{" + ", ".join(f"%{n}{i}" for i in range(c)) + "}"
-             for n, c in registers.items()}
+    names = {n: "{" + ", ".join(f"%{n}{i}" for i in range(c)) + "}" for n, c in registers.items()}
     form = f"{layouts[0]}.{layouts[1]}.{shape}.{acc}{kind}.{acc}"
     load = "wmma.load.{0}.sync.aligned.{1}.{2}.global.{3} {4}, [%x{5}], {6};"
-    moves = [load.format(n, layout, shape, t, names[n], i, s) for i, (n, layout, t, s) in enumerate(
-        zip("abc", layouts, (ab, ab, acc), strides[:3], strict=True))]
+    moves = [
+        load.format(n, layout, shape, t, names[n], i, s)
+        for i, (n, layout, t, s) in enumerate(
+            zip("abc", layouts, (ab, ab, acc), strides[:3], strict=True)
+        )
+    ]
     wide = "b64" if ab == "f64" else "b32"
-    return (f"{HEAD}.visible .entry k(.param .u64 p0, .param .u64 p1, .param .u64 p2, .param .u64 p3)"
-            f"{{ .reg .b64 %x<4>; .reg .{wide} %a<9>, %b<9>, %c<9>, %d<9>;"
-            + "".join(f"ld.param.u64 %x{i}, [p{i}];" for i in range(4)) + "".join(moves)
-            + f"wmma.mma.sync.aligned.{form} {names['d']}, {names['a']}, {names['b']}, {names['c']};"
-            + f"wmma.store.d.sync.aligned.row.{shape}.global.{acc} [%x3], {names['d']}, {strides[3]};"
-            + "ret; }")
+    return (
+        f"{HEAD}.visible .entry k(.param .u64 p0, .param .u64 p1, .param .u64 p2, .param .u64 p3)"
+        f"{{ .reg .b64 %x<4>; .reg .{wide} %a<9>, %b<9>, %c<9>, %d<9>;"
+        + "".join(f"ld.param.u64 %x{i}, [p{i}];" for i in range(4))
+        + "".join(moves)
+        + f"wmma.mma.sync.aligned.{form} {names['d']}, {names['a']}, {names['b']}, {names['c']};"
+        + f"wmma.store.d.sync.aligned.row.{shape}.global.{acc} [%x3], {names['d']}, {strides[3]};"
+        + "ret; }"
+    )
 
 
 FORMS = [("f16", "f32"), ("f16", "f16"), ("bf16", "f32"), ("tf32", "f32"), ("f64", "f64")]
@@ -189,7 +211,8 @@ FORMS = [("f16", "f32"), ("f16", "f16"), ("bf16", "f32"), ("tf32", "f32"), ("f64
 @pytest.mark.parametrize(("ab", "acc"), FORMS)
 def test_wmma(ab, acc, layouts):
     shapes = {"tf32": [(16, 16, 8)], "f64": [(8, 8, 4)]}.get(
-        ab, [(16, 16, 16), (32, 8, 16), (8, 32, 16)])
+        ab, [(16, 16, 16), (32, 8, 16), (8, 32, 16)]
+    )
     first, second = layouts.split()
     for m, n, k in shapes:
         a, b, c = sparse((m, k), 16), sparse((k, n), 17), sparse((m, n), 18)
@@ -206,7 +229,9 @@ def test_wmma(ab, acc, layouts):
         registers["c"] = registers["d"] = m * n // (64 if acc == "f16" else 32)
         strides = (k if first == "row" else m, n if second == "row" else k, n, n)
         ptx = wmma_kernel(f"m{m}n{n}k{k}", (first, second, "row"), ab, acc, registers, strides)
-        emulator.launch(ptx, "k", 1, 32, [stored(a, first), stored(b, second), c.astype(acc_type), out])
+        emulator.launch(
+            ptx, "k", 1, 32, [stored(a, first), stored(b, second), c.astype(acc_type), out]
+        )
         np.testing.assert_array_equal(out, a @ b + c)
 
 

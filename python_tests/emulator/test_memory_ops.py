@@ -3,6 +3,7 @@
 import lanewise
 import numpy as np
 import pytest
+
 from resnet_kernels import emulator
 
 HEAD = ".version 8.8\n.target sm_90\n.address_size 64\n"
@@ -11,9 +12,11 @@ HEAD = ".version 8.8\n.target sm_90\n.address_size 64\n"
 def kernel(body, params="", module=""):
     extra = "".join(f", .param .u64 p{i}" for i in range(1, params + 1)) if params else ""
     loads = "".join(f"ld.param.u64 %x{i}, [p{i}];\n" for i in range((params or 0) + 1))
-    return (f"{HEAD}{module}\n.visible .entry k(.param .u64 p0{extra}) {{\n"
-            ".reg .b32 %r<32>; .reg .b64 %x<16>; .reg .f32 %f<16>; .reg .b16 %h<16>;"
-            f".reg .pred %p<4>; .reg .f64 %g<4>;\nmov.u32 %r0, %tid.x;\n{loads}{body}\nret;\n}}")
+    return (
+        f"{HEAD}{module}\n.visible .entry k(.param .u64 p0{extra}) {{\n"
+        ".reg .b32 %r<32>; .reg .b64 %x<16>; .reg .f32 %f<16>; .reg .b16 %h<16>;"
+        f".reg .pred %p<4>; .reg .f64 %g<4>;\nmov.u32 %r0, %tid.x;\n{loads}{body}\nret;\n}}"
+    )
 
 
 @pytest.mark.parametrize("type_", ["u8", "s8", "u16", "s16", "u32", "s32", "b64"])
@@ -28,8 +31,19 @@ def test_load_extends(type_):
     np.testing.assert_array_equal(out, a.astype(wide))
 
 
-@pytest.mark.parametrize("access", ["", ".nc", ".ca", ".cg", ".volatile", ".relaxed.gpu",
-                                    ".L1::evict_last.L2::128B", ".L1::no_allocate"])
+@pytest.mark.parametrize(
+    "access",
+    [
+        "",
+        ".nc",
+        ".ca",
+        ".cg",
+        ".volatile",
+        ".relaxed.gpu",
+        ".L1::evict_last.L2::128B",
+        ".L1::no_allocate",
+    ],
+)
 @pytest.mark.parametrize("vec", [1, 2, 4])
 def test_vector_and_cached_access(vec, access):
     a = lanewise.integers("uint32", 2, 64 * vec)
@@ -37,8 +51,10 @@ def test_vector_and_cached_access(vec, access):
     group, v = (names, "") if vec == 1 else (f"{{{names}}}", f".v{vec}")
     order = access if access in (".volatile", ".relaxed.gpu") else ""
     hint = access if not order else ""
-    body = (f"mad.wide.u32 %x0, %r0, {4 * vec}, %x0; mad.wide.u32 %x1, %r0, {4 * vec}, %x1;"
-            f"ld{order}.global{hint}{v}.u32 {group}, [%x0]; st{order}.global{v}.b32 [%x1], {group};")
+    body = (
+        f"mad.wide.u32 %x0, %r0, {4 * vec}, %x0; mad.wide.u32 %x1, %r0, {4 * vec}, %x1;"
+        f"ld{order}.global{hint}{v}.u32 {group}, [%x0]; st{order}.global{v}.b32 [%x1], {group};"
+    )
     out = np.zeros_like(a)
     emulator.launch(kernel(body, 1), "k", 1, 64, [a, out])
     np.testing.assert_array_equal(out, a)
@@ -75,10 +91,13 @@ mad.wide.u32 %x0, %r0, 4, %x0; st.global.u32 [%x0], %r2;"""
 
 
 def test_struct_parameter_read_by_address():
-    ptx = HEAD + """.visible .entry k(.param .align 8 .b8 s[24], .param .f32 f) {
+    ptx = (
+        HEAD
+        + """.visible .entry k(.param .align 8 .b8 s[24], .param .f32 f) {
 .reg .b64 %x<4>; .reg .b32 %r<4>; .reg .f32 %f0;
 mov.b64 %x0, s; ld.param.u64 %x1, [s+16]; ld.param.u32 %r1, [%x0+8]; ld.param.f32 %f0, [f];
 st.global.u32 [%x1], %r1; st.global.f32 [%x1+4], %f0; ret; }"""
+    )
     out = np.zeros(2, np.uint32)
     blob = np.array([1, 77, out.ctypes.data], np.uint64).tobytes()
     with pytest.raises(emulator.EmulatorError, match="out of bounds"):
@@ -113,12 +132,18 @@ mad.wide.u32 %x1, %r0, {size}, %x1; st.global{vec}.u32 [%x1], {group};"""
 
 
 ATOMIC = {
-    "add.u32": ("uint32", np.add.reduce), "add.u64": ("uint64", np.add.reduce),
-    "min.s32": ("int32", np.min), "max.s32": ("int32", np.max), "min.u32": ("uint32", np.min),
-    "max.u64": ("uint64", np.max), "min.s64": ("int64", np.min),
-    "and.b32": ("uint32", np.bitwise_and.reduce), "or.b32": ("uint32", np.bitwise_or.reduce),
+    "add.u32": ("uint32", np.add.reduce),
+    "add.u64": ("uint64", np.add.reduce),
+    "min.s32": ("int32", np.min),
+    "max.s32": ("int32", np.max),
+    "min.u32": ("uint32", np.min),
+    "max.u64": ("uint64", np.max),
+    "min.s64": ("int64", np.min),
+    "and.b32": ("uint32", np.bitwise_and.reduce),
+    "or.b32": ("uint32", np.bitwise_or.reduce),
     "xor.b64": ("uint64", np.bitwise_xor.reduce),
-    "add.f32": ("float32", np.sum), "add.f64": ("float64", np.sum),
+    "add.f32": ("float32", np.sum),
+    "add.f64": ("float64", np.sum),
     "add.noftz.f16": ("float16", np.sum),
 }
 
@@ -128,8 +153,11 @@ ATOMIC = {
 def test_atomic_reductions(op, space):
     dtype, model = ATOMIC[op]
     float_ = dtype.startswith("float")
-    a = np.random.default_rng(4).integers(0, 8, 64).astype(dtype) if float_ else (
-        lanewise.integers(dtype, 4, 64))
+    a = (
+        np.random.default_rng(4).integers(0, 8, 64).astype(dtype)
+        if float_
+        else (lanewise.integers(dtype, 4, 64))
+    )
     size, first = a.itemsize, a[:1].copy()
     value = {2: "%h1", 4: "%r4", 8: "%x6"}[size]
     load = {2: "b16", 4: "b32", 8: "b64"}[size]
@@ -138,12 +166,13 @@ def test_atomic_reductions(op, space):
     if space == "shared":
         setup += f"""
 .shared .align 8 .b8 cell[8]; mov.u64 %x5, cell; setp.ne.u32 %p0, %r0, 0;
-@%p0 bra $L1; ld.global.{load} {value.replace('1', '2').replace('4', '5').replace('6', '7')}, [%x1];
-st.shared.{load} [%x5], {value.replace('1', '2').replace('4', '5').replace('6', '7')};
+@%p0 bra $L1; ld.global.{load} {value.replace("1", "2").replace("4", "5").replace("6", "7")}, [%x1];
+st.shared.{load} [%x5], {value.replace("1", "2").replace("4", "5").replace("6", "7")};
 $L1: bar.sync 0;"""
     body = setup + f"red.{space}.{op} [{where}], {value};"
     if space == "shared":
-        body += f"bar.sync 0; @!%p0 ld.shared.{load} {value}, [%x5]; @!%p0 st.global.{load} [%x1], {value};"
+        body += f"bar.sync 0; @!%p0 ld.shared.{load} {value}, [%x5];"
+        body += f"@!%p0 st.global.{load} [%x1], {value};"
     out = first.copy()
     emulator.launch(kernel(body, 1), "k", 1, 64, [a, out])
     with np.errstate(over="ignore"):
@@ -151,8 +180,13 @@ $L1: bar.sync 0;"""
     assert out[0] == np.array(expected).astype(dtype)
 
 
-@pytest.mark.parametrize(("op", "model"), [("inc", lambda r, s: 0 if r >= s else r + 1),
-                                           ("dec", lambda r, s: s if r == 0 or r > s else r - 1)])
+@pytest.mark.parametrize(
+    ("op", "model"),
+    [
+        ("inc", lambda r, s: 0 if r >= s else r + 1),
+        ("dec", lambda r, s: s if r == 0 or r > s else r - 1),
+    ],
+)
 def test_atomic_inc_dec_return_the_old_value(op, model):
     body = f"""atom.global.{op}.u32 %r1, [%x0], 9;
 mad.wide.u32 %x1, %r0, 4, %x1; st.global.u32 [%x1], %r1;"""

@@ -5,12 +5,28 @@ import operator
 import lanewise
 import numpy as np
 import pytest
+
 from resnet_kernels import emulator
 
-TYPES = {"u16": "uint16", "s16": "int16", "u32": "uint32", "s32": "int32", "u64": "uint64",
-         "s64": "int64", "f32": "float32", "f64": "float64", "f16": "float16"}
-COMPARE = {"eq": operator.eq, "ne": operator.ne, "lt": operator.lt, "le": operator.le,
-           "gt": operator.gt, "ge": operator.ge}
+TYPES = {
+    "u16": "uint16",
+    "s16": "int16",
+    "u32": "uint32",
+    "s32": "int32",
+    "u64": "uint64",
+    "s64": "int64",
+    "f32": "float32",
+    "f64": "float64",
+    "f16": "float16",
+}
+COMPARE = {
+    "eq": operator.eq,
+    "ne": operator.ne,
+    "lt": operator.lt,
+    "le": operator.le,
+    "gt": operator.gt,
+    "ge": operator.ge,
+}
 
 
 def values(type_, seed):
@@ -50,8 +66,10 @@ def test_setp_unsigned_names(op, base):
 @pytest.mark.parametrize("combine", ["and", "or", "xor"])
 def test_setp_combined_with_two_results(combine):
     a, b = values("s32", 7), values("s32", 8)
-    body = (f"setp.gt.s32 %p, %a, 0; setp.lt.{combine}.s32 %p|%q, %a, %b, !%p;"
-            "selp.u32 %d, 1, 0, %p; selp.u32 %t, 2, 0, %q; or.b32 %d, %d, %t;")
+    body = (
+        f"setp.gt.s32 %p, %a, 0; setp.lt.{combine}.s32 %p|%q, %a, %b, !%p;"
+        "selp.u32 %d, 1, 0, %p; selp.u32 %t, 2, 0, %q; or.b32 %d, %d, %t;"
+    )
     c = ~(a > 0)
     function = {"and": np.logical_and, "or": np.logical_or, "xor": np.logical_xor}[combine]
     expected = function(a < b, c) + 2 * function(~(a < b), c)
@@ -60,8 +78,10 @@ def test_setp_combined_with_two_results(combine):
 
 def test_setp_f16x2():
     a, b = lanewise.floats("float16", 9, 1024), lanewise.floats("float16", 10, 1024)
-    body = ("setp.lt.f16x2 %p|%q, %a, %b; selp.u32 %d, 1, 0, %p; selp.u32 %t, 2, 0, %q;"
-            "or.b32 %d, %d, %t;")
+    body = (
+        "setp.lt.f16x2 %p|%q, %a, %b; selp.u32 %d, 1, 0, %p; selp.u32 %t, 2, 0, %q;"
+        "or.b32 %d, %d, %t;"
+    )
     got = lanewise.run(body, "uint32", a.view("uint32"), b.view("uint32"))
     less = a < b
     np.testing.assert_array_equal(got, less[::2] + 2 * less[1::2])
@@ -86,12 +106,18 @@ def test_slct():
 
 def test_predicate_logic():
     a = values("u32", 17)
-    body = ("setp.gt.u32 %p, %a, 1000; and.b32 %t, %a, 1; setp.ne.u32 %q, %t, 0;"
-            "{op} selp.u32 %d, 1, 0, %p;")
+    body = (
+        "setp.gt.u32 %p, %a, 1000; and.b32 %t, %a, 1; setp.ne.u32 %q, %t, 0;"
+        "{op} selp.u32 %d, 1, 0, %p;"
+    )
     big, odd = a > 1000, (a & 1) != 0
-    for op, expected in (("and.pred %p, %p, %q;", big & odd), ("or.pred %p, %p, %q;", big | odd),
-                         ("xor.pred %p, %p, %q;", big ^ odd), ("not.pred %p, %p;", ~big),
-                         ("mov.pred %p, %q;", odd)):
+    for op, expected in (
+        ("and.pred %p, %p, %q;", big & odd),
+        ("or.pred %p, %p, %q;", big | odd),
+        ("xor.pred %p, %p, %q;", big ^ odd),
+        ("not.pred %p, %p;", ~big),
+        ("mov.pred %p, %q;", odd),
+    ):
         got = lanewise.run(body.replace("{op}", op), "uint32", a)
         np.testing.assert_array_equal(got.astype(bool), expected)
 
@@ -104,16 +130,26 @@ def test_pack_and_unpack():
     got = lanewise.run("mov.b64 {_, %d}, %a;", "uint32", wide)
     np.testing.assert_array_equal(got, wide >> np.uint64(32))
     declared = ".reg .b16 %h<4>;"
-    got = lanewise.run("mov.b64 {%h0, %h1, %h2, %h3}, %a; mov.b32 %d, {%h3, %h1};", "uint32", wide,
-                       declarations=declared)
+    got = lanewise.run(
+        "mov.b64 {%h0, %h1, %h2, %h3}, %a; mov.b32 %d, {%h3, %h1};",
+        "uint32",
+        wide,
+        declarations=declared,
+    )
     halves = wide.view(np.uint16).reshape(-1, 4)
     np.testing.assert_array_equal(got, halves[:, 3] | halves[:, 1].astype(np.uint32) << 16)
 
 
 def test_immediates():
     a = values("u32", 21)
-    for text, bits in (("0f3FC00000", 0x3FC00000), ("-8388608", 0xFF800000), ("0x1F", 0x1F),
-                       ("1.5", 0x3FC00000), ("0b101", 5), ("017", 15)):
+    for text, bits in (
+        ("0f3FC00000", 0x3FC00000),
+        ("-8388608", 0xFF800000),
+        ("0x1F", 0x1F),
+        ("1.5", 0x3FC00000),
+        ("0b101", 5),
+        ("017", 15),
+    ):
         type_ = "f32" if "f" in text[:2] or "." in text else "u32"
         got = lanewise.run(f"mov.{type_} %d, {text};", "uint32", a)
         assert (got == bits).all(), text
@@ -149,6 +185,7 @@ def test_special_registers_in_three_dimensions():
 @pytest.mark.parametrize("register", ["%clock", "%globaltimer_lo"])
 def test_clock_advances(register):
     a = values("u32", 22)
-    got = lanewise.run(f"mov.u32 %t, {register}; mov.u32 %d, {register}; sub.u32 %d, %d, %t;",
-                       "uint32", a)
+    got = lanewise.run(
+        f"mov.u32 %t, {register}; mov.u32 %d, {register}; sub.u32 %d, %d, %t;", "uint32", a
+    )
     assert (got > 0).all()

@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 import pytest
-from resnet_kernels import emulator
 from toolchains import needs_nvcc, nvcc_ptx
+
+from resnet_kernels import emulator
 
 pytestmark = needs_nvcc
 
@@ -179,8 +180,9 @@ def test_struct_parameter_switch_double_half_and_local_memory():
     v = x / 3 + np.sqrt(x) + np.resize(order, 64)
     case = 1 + np.arange(64) % 4
     with np.errstate(invalid="ignore"):
-        expected = np.select([case == 1, case == 2, case == 3, case == 4],
-                             [v * 2, np.exp(v), np.log(v), np.sin(v)])
+        expected = np.select(
+            [case == 1, case == 2, case == 3, case == 4], [v * 2, np.exp(v), np.log(v), np.sin(v)]
+        )
     np.testing.assert_allclose(y, expected, rtol=1e-13)
 
 
@@ -188,8 +190,15 @@ def test_math_functions():
     x, y = rand(64) * 3, np.zeros((7, 64), np.float32)
     emulator.launch(ptx(), "math", 1, 64, [x, y])
     v = x.astype(np.float64)
-    expected = [np.exp(v), np.tanh(v), [math.erf(t) for t in v], np.sin(v), 1 / (1 + np.exp(-v)),
-                1 / np.sqrt(v * v + 1), np.log(v * v)]
+    expected = [
+        np.exp(v),
+        np.tanh(v),
+        [math.erf(t) for t in v],
+        np.sin(v),
+        1 / (1 + np.exp(-v)),
+        1 / np.sqrt(v * v + 1),
+        np.log(v * v),
+    ]
     np.testing.assert_allclose(y, expected, rtol=2e-6, atol=2e-7)
 
 

@@ -6,18 +6,25 @@ import re
 import numpy as np
 import pytest
 from exact import bf16, bf16_to_float
+
 from resnet_kernels import emulator
 
 pytest.importorskip("triton")
-import triton_kernels as kernels  # noqa: E402
+import triton_kernels as kernels
 
 POINTERS = {"fp16": "*fp16", "bf16": "*bf16", "fp32": "*fp32"}
 
 
 @functools.cache
 def matmul_ptx(dtype, tile, warps, stages):
-    types = {"a": POINTERS[dtype], "b": POINTERS[dtype], "c": "*fp32", "M": "i32", "N": "i32",
-             "K": "i32"}
+    types = {
+        "a": POINTERS[dtype],
+        "b": POINTERS[dtype],
+        "c": "*fp32",
+        "M": "i32",
+        "N": "i32",
+        "K": "i32",
+    }
     constants = dict(zip(("BM", "BN", "BK"), tile, strict=True))
     return kernels.compile_ptx(kernels.matmul, types, constants, num_warps=warps, num_stages=stages)
 
@@ -42,8 +49,9 @@ def operands(dtype, m, n, k, seed):
 
 @pytest.mark.parametrize("size", [(64, 64, 64), (70, 45, 83), (1, 1, 1)])
 @pytest.mark.parametrize("stages", [1, 2, 3, 4])
-@pytest.mark.parametrize(("tile", "warps"), [((32, 32, 32), 2), ((64, 32, 16), 4),
-                                             ((128, 64, 32), 8)])
+@pytest.mark.parametrize(
+    ("tile", "warps"), [((32, 32, 32), 2), ((64, 32, 16), 4), ((128, 64, 32), 8)]
+)
 @pytest.mark.parametrize("dtype", POINTERS)
 def test_matmul(dtype, tile, warps, stages, size):
     if warps == 8 and stages in (2, 4):
@@ -64,7 +72,11 @@ def test_matmul_of_real_numbers_is_as_exact_as_its_operands():
     a, b = (rng.standard_normal(s).astype(np.float32) for s in ((64, 96), (96, 64)))
     a_bits, b_bits = bf16(a.ravel()).reshape(a.shape), bf16(b.ravel()).reshape(b.shape)
     c = np.zeros((64, 64), np.float32)
-    run(matmul_ptx("bf16", (32, 32, 32), 2, 3), (2, 2), [a_bits, b_bits, c, *map(np.int32, (64, 64, 96))])
+    run(
+        matmul_ptx("bf16", (32, 32, 32), 2, 3),
+        (2, 2),
+        [a_bits, b_bits, c, *map(np.int32, (64, 64, 96))],
+    )
     exact = bf16_to_float(a_bits).astype(np.float64) @ bf16_to_float(b_bits)
     np.testing.assert_allclose(c, exact, rtol=0, atol=1e-5)
 

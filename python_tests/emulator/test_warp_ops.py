@@ -17,14 +17,17 @@ def test_shfl(mode, width):
     a = lanewise.integers("uint32", 1)
     b = np.random.default_rng(2).integers(0, 32, len(a)).astype(np.uint32)
     c = (32 - width) << 8 | (0 if mode == "up" else 31)
-    body = (f"shfl.sync.{mode}.b32 %d|%p, %a, %b, {c}, 0xffffffff;"
-            "selp.u32 %t, 0x80000000, 0, %p; and.b32 %d, %d, 0x7fffffff; or.b32 %d, %d, %t;")
+    body = (
+        f"shfl.sync.{mode}.b32 %d|%p, %a, %b, {c}, 0xffffffff;"
+        "selp.u32 %t, 0x80000000, 0, %p; and.b32 %d, %d, 0x7fffffff; or.b32 %d, %d, %t;"
+    )
     got = rows(lanewise.run(body, "uint32", a, b))
     for values, offsets, result in zip(rows(a), rows(b), got, strict=True):
         for lane in range(32):
             first, k = lane // width * width, int(offsets[lane])
-            source = {"up": lane - k, "down": lane + k, "bfly": lane ^ k,
-                      "idx": first + k % width}[mode]
+            source = {"up": lane - k, "down": lane + k, "bfly": lane ^ k, "idx": first + k % width}[
+                mode
+            ]
             ok = first <= source < first + width
             # bfly across a smaller segment is out of range only above it
             if mode == "bfly":
@@ -39,8 +42,11 @@ def test_vote(mode):
     a[:32], a[32:64] = 0, 1
     body = f"setp.ne.u32 %p, %a, 0; vote.sync.{mode}.pred %q, %p, -1; selp.u32 %d, 1, 0, %q;"
     got = rows(lanewise.run(body, "uint32", a))
-    model = {"all": lambda r: r.all(), "any": lambda r: r.any(),
-             "uni": lambda r: r.all() or not r.any()}[mode]
+    model = {
+        "all": lambda r: r.all(),
+        "any": lambda r: r.any(),
+        "uni": lambda r: r.all() or not r.any(),
+    }[mode]
     np.testing.assert_array_equal(got, [[int(model(r))] * 32 for r in rows(a)])
 
 
@@ -70,9 +76,16 @@ def test_match(type_):
     assert (got[1:] == 1).all()
 
 
-REDUX = {"add.u32": np.add.reduce, "min.u32": np.min, "max.u32": np.max, "min.s32": np.min,
-         "max.s32": np.max, "and.b32": np.bitwise_and.reduce, "or.b32": np.bitwise_or.reduce,
-         "xor.b32": np.bitwise_xor.reduce}
+REDUX = {
+    "add.u32": np.add.reduce,
+    "min.u32": np.min,
+    "max.u32": np.max,
+    "min.s32": np.min,
+    "max.s32": np.max,
+    "and.b32": np.bitwise_and.reduce,
+    "or.b32": np.bitwise_or.reduce,
+    "xor.b32": np.bitwise_xor.reduce,
+}
 
 
 @pytest.mark.parametrize("op", REDUX)
@@ -85,8 +98,11 @@ def test_redux(op):
 
 def test_elect():
     a = lanewise.integers("uint32", 7)
-    got = rows(lanewise.run("elect.sync %d|%p, -1; selp.u32 %t, 100, 0, %p; add.u32 %d, %d, %t;",
-                            "uint32", a))
+    got = rows(
+        lanewise.run(
+            "elect.sync %d|%p, -1; selp.u32 %t, 100, 0, %p; add.u32 %d, %d, %t;", "uint32", a
+        )
+    )
     np.testing.assert_array_equal(got, np.broadcast_to(np.where(LANES == 0, 100, 0), got.shape))
 
 

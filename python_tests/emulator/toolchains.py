@@ -14,15 +14,20 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "csrc" / "emulator"
-CACHE = Path(os.environ.get("RNK_EMULATOR_TEST_CACHE", Path(tempfile.gettempdir()) / "rnk-emulator"))
+CACHE = Path(
+    os.environ.get("RNK_EMULATOR_TEST_CACHE", Path(tempfile.gettempdir()) / "rnk-emulator")
+)
 ARCH = "-gencode arch=compute_80,code=compute_80"
 
 
 def find_nvcc() -> str | None:
     home = os.environ.get("CUDA_HOME")
     wheels = sorted(Path(sysconfig.get_path("purelib")).glob("nvidia/cu*/bin/nvcc"))
-    return shutil.which("nvcc") or (f"{home}/bin/nvcc" if home else None) or (
-        str(wheels[-1]) if wheels else None)
+    return (
+        shutil.which("nvcc")
+        or (f"{home}/bin/nvcc" if home else None)
+        or (str(wheels[-1]) if wheels else None)
+    )
 
 
 NVCC = find_nvcc()
@@ -53,8 +58,9 @@ def nvcc_ptx(source: str) -> str:
 @functools.cache
 def emulator_objects() -> list[str]:
     """Objects of csrc/emulator without the Python face, compiled once per content."""
-    include = subprocess.run([NVCC, "--dryrun", "-x", "cu", "-E", os.devnull],
-                             capture_output=True, text=True).stderr
+    include = subprocess.run(
+        [NVCC, "--dryrun", "-x", "cu", "-E", os.devnull], capture_output=True, text=True
+    ).stderr
     top = next(line.split("=", 1)[1] for line in include.splitlines() if "TOP=" in line)
     headers = "".join(p.read_text() for p in sorted(SOURCES.glob("*.h")))
     march = "-march=x86-64-v3" if os.uname().machine == "x86_64" else ""
@@ -64,8 +70,10 @@ def emulator_objects() -> list[str]:
             continue
         out = _cached(headers + path.read_text(), ".o")
         if not out.exists():
-            _run(f"g++ -std=c++17 -O1 {march} -fPIC -fvisibility=hidden -ffp-contract=off "
-                 f"-isystem {top}/include -c {path} -o {out}.part && mv {out}.part {out}")
+            _run(
+                f"g++ -std=c++17 -O1 {march} -fPIC -fvisibility=hidden -ffp-contract=off "
+                f"-isystem {top}/include -c {path} -o {out}.part && mv {out}.part {out}"
+            )
         objects.append(str(out))
     return objects
 
@@ -78,15 +86,20 @@ def host_library(source: str) -> ctypes.CDLL:
     if not out.exists():
         path = out.with_suffix(".cu")
         path.write_text(source)
-        _run(f"{NVCC} {ARCH} --compress-mode=none -O3 -std=c++17 -Xcompiler "
-             f"-fPIC,-fvisibility=hidden -c {path} -o {out}.o")
-        _run(f"g++ -shared -o {out} {out}.o {' '.join(objects)} "
-             "-Wl,-Bsymbolic,--no-undefined -lpthread")
+        _run(
+            f"{NVCC} {ARCH} --compress-mode=none -O3 -std=c++17 -Xcompiler "
+            f"-fPIC,-fvisibility=hidden -c {path} -o {out}.o"
+        )
+        _run(
+            f"g++ -shared -o {out} {out}.o {' '.join(objects)} "
+            "-Wl,-Bsymbolic,--no-undefined -lpthread"
+        )
     return ctypes.CDLL(str(out))
 
 
 def exported_symbols(library: ctypes.CDLL) -> list[str]:
     """Names the library defines for others."""
-    text = subprocess.run(["nm", "-D", "--defined-only", library._name], capture_output=True,
-                          text=True, check=True).stdout
+    text = subprocess.run(
+        ["nm", "-D", "--defined-only", library._name], capture_output=True, text=True, check=True
+    ).stdout
     return [line.split()[-1] for line in text.splitlines()]
