@@ -8,12 +8,9 @@
 
 #include "counters.h"
 #include "launch.h"
+#include "register_range.h"
 
 namespace rnk::emu {
-
-// Memory that launches of this thread may touch until clear_ranges(), called by device_ptr(tensor).
-void register_range(const void* base, size_t bytes, const char* name);
-void clear_ranges();
 
 // cudaMalloc'ed memory: every launch may touch it.
 void* device_allocate(size_t bytes);
