@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import ctypes
 import dataclasses
 import functools
 import importlib
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-__all__ = ["Counters", "EmulatorError", "coverage", "launch", "uncovered_lines"]
+__all__ = [
+    "Counters",
+    "EmulatorError",
+    "Run",
+    "active",
+    "coverage",
+    "is_active",
+    "launch",
+    "uncovered_lines",
+]
 
 
 def _load_native() -> Any:
@@ -116,6 +127,48 @@ def launch(
         threads,
     )
     return Counters(**counts)
+
+
+@dataclasses.dataclass
+class Run:
+    """What ran inside `active()`: launches and summed Counters of each kernel, by mangled name."""
+
+    kernels: dict[str, tuple[int, Counters]] = dataclasses.field(default_factory=dict)
+
+
+_active: contextvars.ContextVar[bool] = contextvars.ContextVar("emulator_active", default=False)
+
+
+def is_active() -> bool:
+    """Whether public ops that start now on CPU tensors go through the emulated CUDA library."""
+    return _active.get()
+
+
+@contextlib.contextmanager
+def active(
+    seed: int = 0,
+    *,
+    detect_races: bool = True,
+    count_memory: bool = True,
+    max_warp_instructions: int = 1 << 32,
+    threads: int = 0,
+) -> Iterator[Run]:
+    """Public ops on CPU tensors that start inside run as emulated CUDA kernels.
+
+    Args: as those of `launch`.
+    Returns: a Run, filled when the block ends.
+    """
+    run = Run()
+    _native.take_records()
+    _native.set_options(seed, detect_races, count_memory, max_warp_instructions, threads)
+    token = _active.set(True)
+    try:
+        yield run
+    finally:
+        _active.reset(token)
+        records = _native.take_records()
+        run.kernels = {name: (count, Counters(**c)) for name, (count, c) in records.items()}
+        _native.set_options(0, True, True, 1 << 32, 0)
 
 
 def coverage() -> dict[str, tuple[int, int]]:

@@ -93,3 +93,12 @@ def test_detectors_and_counters_can_be_switched_off():
         emulator.launch(racy, "k", 1, 32, [out])
     counters = emulator.launch(racy, "k", 1, 32, [out], detect_races=False, count_memory=False)
     assert counters.global_store_sectors == 0
+
+
+def test_active_is_scoped_and_reports_its_launches():
+    assert not emulator.is_active()
+    with pytest.raises(KeyError), emulator.active(seed=3) as run:
+        assert emulator.is_active()
+        raise KeyError
+    assert not emulator.is_active()
+    assert run.kernels == {}

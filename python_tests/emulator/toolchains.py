@@ -57,7 +57,12 @@ def nvcc_ptx(source: str) -> str:
 
 @functools.cache
 def emulator_objects() -> list[str]:
-    """Objects of csrc/emulator without the Python face, compiled once per content."""
+    """Objects of csrc/emulator without the Python face, compiled once per content.
+
+    RNK_EMULATOR_OBJECTS names a folder that has them already.
+    """
+    if folder := os.environ.get("RNK_EMULATOR_OBJECTS"):
+        return [str(p) for p in sorted(Path(folder).glob("*.o")) if "bindings" not in p.name]
     include = subprocess.run(
         [NVCC, "--dryrun", "-x", "cu", "-E", os.devnull], capture_output=True, text=True
     ).stderr
