@@ -159,15 +159,16 @@ void Block::schedule() {
       std::swap(ready[random() % n], ready[n - 1]);
       Warp& w = *ready[n - 1];
       uint32_t quantum = kMinQuantum + static_cast<uint32_t>(random() % kQuantumSpread);
+      uint32_t executed = 0;
       try {
-        w.run(quantum);
+        executed = w.run(quantum);
         busy |= w.state == Warp::kReady;
         if (w.state == Warp::kDone) check_all_warp_barriers();
       } catch (const Fault& f) {
         rethrow(f, w);
       }
       if (launch.stop.load(std::memory_order_relaxed)) return;
-      uint64_t total = launch.executed.fetch_add(quantum, std::memory_order_relaxed) + quantum;
+      uint64_t total = launch.executed.fetch_add(executed, std::memory_order_relaxed) + executed;
       if (total > launch.options.max_warp_instructions)
         rethrow(Fault{"budget",
                       "the launch passed its limit of " +

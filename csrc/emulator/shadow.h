@@ -47,7 +47,8 @@ struct ShadowPage {
   }
   void mark(uint32_t offset, uint32_t size, bool write) {
     uint64_t bits = (size >= 64 ? ~uint64_t{0} : (uint64_t{1} << size) - 1) << (offset & 63);
-    (write ? written_bits : read_bits)[offset >> 6] |= bits;
+    uint64_t* touched = write ? written_bits : read_bits;
+    touched[offset >> 6] |= bits;
   }
 
  private:

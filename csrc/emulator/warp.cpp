@@ -8,13 +8,14 @@ namespace rnk::emu {
 
 uint32_t Warp::uid() const { return block->uid_base + index; }
 
-void Warp::run(uint32_t quantum) {
+uint32_t Warp::run(uint32_t quantum) {
+  uint32_t left = quantum;
   const Instr* code = block->launch.kernel->code.data();
   uint64_t* warp_counts = block->coverage.warps.data();
   uint64_t* thread_counts = block->coverage.threads.data();
   state = kReady;
   yield = polled = false;
-  for (; quantum && state == kReady && !yield; --quantum) {
+  for (; left && state == kReady && !yield; --left) {
     if (pc >= reconverge) {
       park();
       select_group();
@@ -32,6 +33,7 @@ void Warp::run(uint32_t quantum) {
   }
   // Lanes that poll memory may wait for a lane further on: let the others run for once.
   if (state == kReady && active != live && polled) rotate();
+  return quantum - left;
 }
 
 void Warp::park() {

@@ -68,10 +68,10 @@ struct Warp {
   void read_lanes(const Operand& o, uint64_t* out) const;
   void write_lanes(const Operand& o, uint32_t mask, const uint64_t* values);
 
-  void run(uint32_t quantum);
-  void select_group();  // after any change of lane_pc, depth, waiting or live
-  void rotate();        // runs another group next, whatever its pc
-  void park();          // stores pc and depth of the active lanes
+  uint32_t run(uint32_t quantum);  // instructions executed
+  void select_group();             // after any change of lane_pc, depth, waiting or live
+  void rotate();                   // runs another group next, whatever its pc
+  void park();                     // stores pc and depth of the active lanes
   void jump(uint32_t mask, uint32_t target);
   void leave(uint32_t mask);  // lanes exit
   // True when all of need runs this instruction now; else the lanes in mask wait here.
