@@ -1,5 +1,6 @@
 #include "device_image.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "error.h"
@@ -13,7 +14,7 @@ DeviceImage::DeviceImage(const Module& module) {
     storage_.push_back(std::make_unique<char[]>(v.bytes + align));
     auto raw = reinterpret_cast<uintptr_t>(storage_.back().get());
     char* base = reinterpret_cast<char*>((raw + align - 1) & ~(align - 1));
-    std::memcpy(base, v.init.data(), v.init.size());
+    std::copy(v.init.begin(), v.init.end(), base);
     spans_.push_back({v.name, base, v.bytes, v.space == Space::kConst});
     index_[v.name] = base;
   }
