@@ -1,0 +1,40 @@
+// Parsed modules, decoded kernels and their accumulated coverage, for the life of the process.
+#pragma once
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "device_image.h"
+#include "launch.h"
+
+namespace rnk::emu {
+
+class LoadedModule {
+ public:
+  explicit LoadedModule(std::string ptx);
+  const Module& module() const { return *module_; }
+  std::shared_ptr<const Kernel> kernel(const std::string& name);
+  DeviceImage& image() { return image_; }
+  Counters launch(LaunchRequest request, const std::string& kernel);
+
+  struct LineCoverage {
+    uint32_t line;
+    uint64_t warps, threads;
+  };
+  // One row an instruction; empty counts for a kernel that never ran.
+  std::vector<LineCoverage> coverage(const std::string& kernel);
+
+ private:
+  std::shared_ptr<const Module> module_;
+  DeviceImage image_;
+  std::mutex mutex_;
+  std::map<std::string, std::shared_ptr<const Kernel>> kernels_;
+  std::map<std::string, Coverage> coverage_;
+};
+
+// The module of this text, parsed once.
+std::shared_ptr<LoadedModule> load_module(const std::string& ptx);
+std::vector<std::shared_ptr<LoadedModule>> loaded_modules();
+
+}  // namespace rnk::emu

@@ -1,0 +1,223 @@
+"""Run compiled GPU kernels (PTX) on the CPU, checked and measured. See docs/emulator.md."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import ctypes
+import dataclasses
+import functools
+import importlib
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+__all__ = [
+    "Counters",
+    "EmulatorError",
+    "Run",
+    "active",
+    "coverage",
+    "is_active",
+    "launch",
+    "uncovered_lines",
+]
+
+
+def _load_native() -> Any:
+    return importlib.import_module("resnet_kernels._emulator")
+
+
+_native = _load_native()
+EmulatorError: type[Exception] = _native.EmulatorError
+_loaded = functools.lru_cache(maxsize=256)(_native.load)
+
+
+@dataclasses.dataclass(frozen=True)
+class Counters:
+    """What a launch did. Sectors are 32 bytes; `ideal` is the least the same bytes could need.
+
+    `distinct_bytes_*` count each byte of global memory once: the DRAM floor. `by_class` holds
+    thread-instructions. `same_value_stores` counts unordered stores of one value to one word.
+    """
+
+    warp_instructions: int = 0
+    thread_instructions: int = 0
+    global_load_sectors: int = 0
+    global_load_sectors_ideal: int = 0
+    global_store_sectors: int = 0
+    global_store_sectors_ideal: int = 0
+    global_bytes_loaded: int = 0
+    global_bytes_stored: int = 0
+    distinct_bytes_read: int = 0
+    distinct_bytes_written: int = 0
+    shared_load_wavefronts: int = 0
+    shared_load_wavefronts_ideal: int = 0
+    shared_store_wavefronts: int = 0
+    shared_store_wavefronts_ideal: int = 0
+    atomics: int = 0
+    mma: int = 0
+    mma_multiply_adds: int = 0
+    barriers: int = 0
+    same_value_stores: int = 0
+    blocks: int = 0
+    warps: int = 0
+    by_class: dict[str, int] = dataclasses.field(default_factory=dict)
+
+
+def launch(
+    ptx: str,
+    kernel: str,
+    grid: int | Sequence[int],
+    block: int | Sequence[int],
+    args: Iterable[Any],
+    shared_bytes: int = 0,
+    *,
+    memory: Iterable[Any] = (),
+    seed: int = 0,
+    detect_races: bool = True,
+    count_memory: bool = True,
+    max_warp_instructions: int = 1 << 32,
+    threads: int = 0,
+) -> Counters:
+    """Run one kernel of a PTX text on CPU tensors.
+
+    Args:
+        ptx: PTX text for a 64-bit target.
+        kernel: name of an .entry in it.
+        grid, block: one to three sizes.
+        args: CPU tensors or numpy arrays (passed as pointers; their whole storage may be touched),
+            ctypes or numpy scalars (as wide as the parameter), bytes (a struct), None (null).
+        shared_bytes: dynamic shared memory.
+        memory: further tensors or arrays that the kernel may touch (pointers inside a struct).
+        seed: order in which warps run. A correct kernel does not depend on it.
+        detect_races: races, uninitialised shared memory, cp.async read before its wait.
+        count_memory: sectors, wavefronts and distinct bytes.
+        max_warp_instructions: the launch fails beyond this many.
+        threads: host threads; 0 takes all cores.
+    Returns: Counters.
+    Raises: EmulatorError, whose `kind` names the defect; TypeError for an untyped argument.
+    """
+    module = _loaded(ptx)
+    packed = []
+    ranges = []
+    for index, arg in enumerate(args):
+        kind, data, span = _pack(arg, index)
+        packed.append((kind, data))
+        if span is not None:
+            ranges.append((*span, f"argument {index}"))
+    for index, extra in enumerate(memory):
+        _, _, span = _pack(extra, index)
+        if span is None:
+            raise TypeError(f"memory[{index}]: expected a tensor or array")
+        ranges.append((*span, f"memory {index}"))
+    counts = module.launch(
+        kernel,
+        _triple(grid),
+        _triple(block),
+        packed,
+        ranges,
+        shared_bytes,
+        seed,
+        detect_races,
+        count_memory,
+        max_warp_instructions,
+        threads,
+    )
+    return Counters(**counts)
+
+
+@dataclasses.dataclass
+class Run:
+    """What ran inside `active()`: launches and summed Counters of each kernel, by mangled name."""
+
+    kernels: dict[str, tuple[int, Counters]] = dataclasses.field(default_factory=dict)
+
+
+_active: contextvars.ContextVar[bool] = contextvars.ContextVar("emulator_active", default=False)
+
+
+def is_active() -> bool:
+    """Whether public ops that start now on CPU tensors go through the emulated CUDA library."""
+    return _active.get()
+
+
+@contextlib.contextmanager
+def active(
+    seed: int = 0,
+    *,
+    detect_races: bool = True,
+    count_memory: bool = True,
+    max_warp_instructions: int = 1 << 32,
+    threads: int = 0,
+) -> Iterator[Run]:
+    """Public ops on CPU tensors that start inside run as emulated CUDA kernels.
+
+    Args: as those of `launch`.
+    Returns: a Run, filled when the block ends.
+    """
+    run = Run()
+    _native.take_records()
+    _native.set_options(seed, detect_races, count_memory, max_warp_instructions, threads)
+    token = _active.set(True)
+    try:
+        yield run
+    finally:
+        _active.reset(token)
+        records = _native.take_records()
+        run.kernels = {name: (count, Counters(**c)) for name, (count, c) in records.items()}
+        _native.set_options(0, True, True, 1 << 32, 0)
+
+
+def coverage() -> dict[str, tuple[int, int]]:
+    """Instructions executed and instructions in all, by kernel, of every PTX seen so far.
+
+    A kernel that no launch ran counts with zero; kernels of one name in several PTX texts add up.
+    """
+    table: dict[str, tuple[int, int]] = {}
+    for module in _native.loaded():
+        for kernel in module.kernels:
+            rows = module.coverage(kernel)
+            executed, total = table.get(kernel, (0, 0))
+            executed += sum(warps > 0 for _, warps, _ in rows)
+            table[kernel] = (executed, total + len(rows))
+    return table
+
+
+def uncovered_lines(ptx: str, kernel: str) -> list[int]:
+    """PTX lines of a kernel that no launch of this process has executed."""
+    rows = _loaded(ptx).coverage(kernel)
+    ran = {line for line, warps, _ in rows if warps}
+    return sorted({line for line, _, _ in rows} - ran)
+
+
+def _triple(sizes: int | Sequence[int]) -> list[int]:
+    values = [sizes] if isinstance(sizes, int) else list(sizes)
+    if not 1 <= len(values) <= 3:
+        raise ValueError(f"grid and block take one to three sizes, got {sizes!r}")
+    return [*values, 1, 1][:3] if len(values) < 3 else values
+
+
+def _pack(arg: Any, index: int) -> tuple[str, bytes, tuple[int, int] | None]:
+    """Kind, bytes and touched memory (address, size) of one kernel argument."""
+    if arg is None:
+        return "p", struct.pack("<Q", 0), None
+    if hasattr(arg, "untyped_storage"):
+        if arg.device.type != "cpu":
+            raise TypeError(f"args[{index}]: expected a CPU tensor, got one on {arg.device}")
+        storage = arg.untyped_storage()
+        return "p", struct.pack("<Q", arg.data_ptr()), (storage.data_ptr(), storage.nbytes())
+    if isinstance(arg, np.ndarray):
+        low, high = np.lib.array_utils.byte_bounds(arg)
+        return "p", struct.pack("<Q", arg.ctypes.data), (low, high - low)
+    if isinstance(arg, (np.generic, ctypes._SimpleCData, ctypes.Structure, ctypes.Array, bytes)):
+        data = bytes(arg) if not isinstance(arg, np.generic) else arg.tobytes()
+        is_float = isinstance(arg, (np.floating, ctypes.c_float, ctypes.c_double))
+        is_block = isinstance(arg, (bytes, ctypes.Structure, ctypes.Array))
+        return "b" if is_block else "f" if is_float else "i", data, None
+    raise TypeError(
+        f"args[{index}]: expected a tensor, array, None, or a typed scalar "
+        f"(ctypes.c_int32(3), numpy.float32(2)), got {type(arg).__name__}"
+    )
