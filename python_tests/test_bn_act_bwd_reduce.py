@@ -149,6 +149,13 @@ def test_deterministic(case, rng):
         assert_deterministic("bn_act_bwd_reduce_dual", *chain.dual(mask), RELU, 0.0)
 
 
+def test_no_channels(rng):
+    chain = Chain(Draw(rng, (torch.float32, "nhwc")), (2, 0, 4, 4))
+    assert OPS.bn_act_bwd_reduce(*chain.alone(), RELU, 0.0).shape == (2, 0)
+    g, sums = OPS.bn_act_bwd_reduce_add(*chain.add(), RELU, 0.0)
+    assert (g.shape, sums.shape) == ((2, 0, 4, 4), (2, 0))
+
+
 def test_refuses_what_would_read_outside(rng):
     chain = Chain(Draw(rng, (torch.float32, "nhwc")), (2, 16, 4, 4))
     mask = chain.mask(False, RELU)

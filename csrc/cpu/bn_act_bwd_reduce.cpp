@@ -12,6 +12,7 @@
 namespace rnk::cpu {
 
 void bn_act_bwd_reduce(const BnActBwdReduceParams& params, ParallelFor parallel_for) {
+  if (params.channels == 0) return;
   RNK_CALL_BEST_ISA(bn_act_bwd_reduce, params, parallel_for);
 }
 
