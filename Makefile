@@ -12,7 +12,8 @@ demo: setup
 	$(BIN)/resnet-kernels train
 
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(PYTEST_FLAGS)
+	OMP_NUM_THREADS=1 RNK_EMULATOR_OBJECTS=build/native/emulator \
+		$(BIN)/python -m pytest -n 2 $(PYTEST_FLAGS)
 
 lint: setup $(VENV)/.lint
 	$(BIN)/ruff check .
@@ -34,7 +35,7 @@ setup: $(VENV)/.built
 # torch, ninja and setuptools first: the build below is not isolated, so that it uses this torch.
 $(VENV)/.dependencies: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --upgrade pip "setuptools>=77" ninja
+	$(BIN)/python -m pip install -q --upgrade pip "setuptools>=77" ninja pybind11
 	$(BIN)/python -m pip install -q "torch>=2.10" torchvision
 	nvcc="$$($(BIN)/python -m csrc.toolchain)" && { [ -z "$$nvcc" ] || $(BIN)/python -m pip install -q "$$nvcc"; }
 	touch $@

@@ -1,4 +1,4 @@
-"""Builds resnet_kernels/_cpu.so and, where nvcc is found, _cuda.so, with ninja.
+"""Builds resnet_kernels/_cpu.so and, where nvcc is found, _cuda.so and _emulator.so, with ninja.
 
 Environment: RNK_SKIP_CUDA=1 builds the CPU library alone; CUDA_HOME names a toolkit; RNK_CUDA_ARCHS
 ("80;90") overrides the architectures; MAX_JOBS limits parallel compilation; CXX names the compiler.
@@ -44,6 +44,12 @@ def compile_rules(
             " -Xcompiler -fPIC,-fvisibility=hidden -Xptxas -warn-spills -Werror all-warnings"
             " -c $in -o $out\n depfile = $out.d\n deps = gcc"
         )
+        # For the emulator: PTX as text inside the object, and the host code that launches it.
+        rules.append(
+            f"rule nvcc_ptx\n command = {cuda.nvcc} -MD -MF $out.d -ccbin {cxx} -std=c++17 -O3"
+            " -gencode arch=compute_80,code=compute_80 --compress-mode=none -lineinfo"
+            " -Xcompiler -fPIC,-fvisibility=hidden -c $in -o $out\n depfile = $out.d\n deps = gcc"
+        )
     return rules
 
 
@@ -54,7 +60,8 @@ class Build(build_ext):
         from torch.utils.cpp_extension import TORCH_LIB_PATH, include_paths
 
         includes, cxx = include_paths(), os.environ.get("CXX", "g++")
-        self.objects = Path(self.build_temp).resolve()
+        # An editable install builds in a temporary folder: keep the objects for the next build.
+        self.objects = ROOT / "build/native" if self.inplace else Path(self.build_temp).resolve()
         self.objects.mkdir(parents=True, exist_ok=True)
         package = ROOT / "resnet_kernels"
         if not self.inplace:
@@ -70,9 +77,12 @@ class Build(build_ext):
             flags = f"-isystem {cuda.include}"
             sources = toolchain.cuda_sources(ROOT, flags)
             lines += self.library("cuda", package, sources, f"{cuda.link_flags} -pthread -ldl -lrt")
+            sources = toolchain.emulator_sources(ROOT, flags)
+            lines += self.library("emulator", package, sources, "-Wl,-Bsymbolic -pthread")
         else:
             print(f"resnet_kernels: CUDA library not built: {skipped}", file=sys.stderr)
-            (package / "_cuda.so").unlink(missing_ok=True)
+            for name in ("_cuda.so", "_emulator.so"):
+                (package / name).unlink(missing_ok=True)
         (self.objects / "build.ninja").write_text("\n".join(lines) + "\n")
         jobs = os.environ.get("MAX_JOBS", str(os.cpu_count() or 1))
         subprocess.check_call([*toolchain.ninja(), "-C", str(self.objects), "-j", jobs])
@@ -86,8 +96,10 @@ class Build(build_ext):
         for source in sources:
             stem = source.path.relative_to(ROOT).as_posix().replace("/", "_")
             objects.append(f"{name}/{stem}.o")
-            rule = "nvcc" if source.path.suffix == ".cu" else "cxx"
-            lines += [f"build {objects[-1]}: {rule} {source.path}", f" flags = {source.flags}"]
+            lines += [
+                f"build {objects[-1]}: {source.rule} {source.path}",
+                f" flags = {source.flags}",
+            ]
         target = package / f"_{name}.so"
         return [*lines, f"build {target}: link {' '.join(objects)}", f" flags = {link}"]
 

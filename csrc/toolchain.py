@@ -17,10 +17,11 @@ DEFAULT_ARCHS = ("80", "90")
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A file to compile and the flags of its own."""
+    """A file to compile, the flags of its own, and the ninja rule."""
 
     path: Path
     flags: str
+    rule: str = "cxx"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,13 +51,34 @@ def cpu_sources(root: Path) -> list[Source]:
     return [*bindings, *(Source(p, "") for p in sorted((root / "csrc/cpu").glob("*.cpp")))]
 
 
-def cuda_sources(root: Path, flags: str) -> list[Source]:
-    """Sources of _cuda.so: the kernels, and the bindings of those ops that have a .cu file."""
+def _cuda_ops(root: Path, backend: str, flags: str, rule: str) -> list[Source]:
+    """The kernels, and the bindings of those ops that have a .cu file."""
     kernels = sorted((root / "csrc/cuda").glob("*.cu"))
     bindings = [root / "csrc/torch" / f"{path.stem}.cpp" for path in kernels]
     return [
-        *(Source(path, "") for path in kernels),
-        *(Source(path, f"-DRNK_BACKEND_CUDA {flags}") for path in bindings if path.exists()),
+        *(Source(path, "", rule) for path in kernels),
+        *(Source(path, f"-DRNK_BACKEND_{backend} {flags}") for path in bindings if path.exists()),
+    ]
+
+
+def cuda_sources(root: Path, flags: str) -> list[Source]:
+    """Sources of _cuda.so."""
+    return _cuda_ops(root, "CUDA", flags, "nvcc")
+
+
+def emulator_sources(root: Path, flags: str) -> list[Source]:
+    """Sources of _emulator.so: the emulator, its Python module, and the CUDA ops once more."""
+    import pybind11
+
+    # The emulator computes as PTX says: no contraction, no assumption about exceptions.
+    exact = "-ffp-contract=off -ftrapping-math -fmath-errno -DRNK_EMULATOR_MODULE=_emulator"
+    if platform.machine() in ("x86_64", "AMD64"):
+        exact += " -march=x86-64-v3"
+    python = f"-isystem {pybind11.get_include()} -isystem {sysconfig.get_path('include')}"
+    sources = sorted((root / "csrc/emulator").glob("*.cpp"))
+    return [
+        *(Source(path, f"{exact} {flags} {python}") for path in sources),
+        *_cuda_ops(root, "EMULATED", flags, "nvcc_ptx"),
     ]
 
 

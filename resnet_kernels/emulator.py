@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import ctypes
 import dataclasses
 import functools
@@ -13,6 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+
+from .ops import library
 
 __all__ = [
     "Counters",
@@ -136,12 +137,9 @@ class Run:
     kernels: dict[str, tuple[int, Counters]] = dataclasses.field(default_factory=dict)
 
 
-_active: contextvars.ContextVar[bool] = contextvars.ContextVar("emulator_active", default=False)
-
-
 def is_active() -> bool:
     """Whether public ops that start now on CPU tensors go through the emulated CUDA library."""
-    return _active.get()
+    return library.default_backend() == "emulated"
 
 
 @contextlib.contextmanager
@@ -161,11 +159,11 @@ def active(
     run = Run()
     _native.take_records()
     _native.set_options(seed, detect_races, count_memory, max_warp_instructions, threads)
-    token = _active.set(True)
+    before = library.set_default_backend("emulated")
     try:
         yield run
     finally:
-        _active.reset(token)
+        library.set_default_backend(before)
         records = _native.take_records()
         run.kernels = {name: (count, Counters(**c)) for name, (count, c) in records.items()}
         _native.set_options(0, True, True, 1 << 32, 0)

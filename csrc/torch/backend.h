@@ -67,6 +67,36 @@ namespace launch = cuda;
 
 }  // namespace rnk
 
+#elif defined(RNK_BACKEND_EMULATED)
+
+#include <cuda_runtime.h>
+
+#define RNK_NAMESPACE resnet_kernels_emulated
+#define RNK_DISPATCH_KEY CPU
+
+namespace rnk {
+
+namespace cuda {}
+
+using Context = cudaStream_t;
+
+// CUDA kernels on CPU tensors: the runtime is csrc/emulator, which knows the op's memory by
+// device_ptr() until the scope ends.
+struct DeviceScope {
+  explicit DeviceScope(const Tensor& t) { STD_TORCH_CHECK(t.is_cpu(), "expected a CPU tensor"); }
+  DeviceScope(const DeviceScope&) = delete;
+  ~DeviceScope() { emu::clear_ranges(); }
+  Context context() const { return nullptr; }
+  void check_launch(const char* op) const {
+    const cudaError_t error = cudaGetLastError();
+    STD_TORCH_CHECK(error == cudaSuccess, op, ": ", cudaGetErrorString(error));
+  }
+};
+
+namespace launch = cuda;
+
+}  // namespace rnk
+
 #else
 #error "define RNK_BACKEND_CPU or RNK_BACKEND_CUDA"
 #endif

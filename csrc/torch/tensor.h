@@ -13,6 +13,9 @@
 #include <vector>
 
 #include "../common/dtype.h"
+#if defined(RNK_BACKEND_EMULATED)
+#include "../emulator/register_range.h"
+#endif
 
 namespace rnk {
 
@@ -107,7 +110,19 @@ inline void check_vector(const OptionalTensor& t, int64_t channels, ScalarType t
 }
 
 // The only way a tensor's memory reaches a kernel.
+#if defined(RNK_BACKEND_EMULATED)
+// The emulated launch may touch the tensor's storage and nothing else.
+inline void* device_ptr(const Tensor& t) {
+  int64_t bytes = 0, offset = 0;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_size(t.get(), &bytes));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_offset(t.get(), &offset));
+  auto* data = static_cast<char*>(t.data_ptr());
+  if (data) emu::register_range(data - offset * t.element_size(), bytes, "a tensor");
+  return data;
+}
+#else
 inline void* device_ptr(const Tensor& t) { return t.data_ptr(); }
+#endif
 
 inline void* device_ptr(const OptionalTensor& t) {
   return t.has_value() ? device_ptr(*t) : nullptr;

@@ -59,10 +59,11 @@ def nvcc_ptx(source: str) -> str:
 def emulator_objects() -> list[str]:
     """Objects of csrc/emulator without the Python face, compiled once per content.
 
-    RNK_EMULATOR_OBJECTS names a folder that has them already.
+    RNK_EMULATOR_OBJECTS names a folder that has them already: build/native/emulator, say.
     """
     if folder := os.environ.get("RNK_EMULATOR_OBJECTS"):
-        return [str(p) for p in sorted(Path(folder).glob("*.o")) if "bindings" not in p.name]
+        objects = sorted(Path(folder).glob("csrc_emulator_*.o"))
+        return [str(p) for p in objects if "bindings" not in p.name]
     include = subprocess.run(
         [NVCC, "--dryrun", "-x", "cu", "-E", os.devnull], capture_output=True, text=True
     ).stderr

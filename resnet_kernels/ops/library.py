@@ -22,7 +22,8 @@ from .fakes import FAKES
 from .fallback import DECLARED, FALLBACKS
 from .schemas import SCHEMAS
 
-NAMESPACES = {"native": "resnet_kernels"}
+# "emulated": the CUDA kernels on CPU tensors, loaded by resnet_kernels.emulator.
+NAMESPACES = {"native": "resnet_kernels", "emulated": "resnet_kernels_emulated"}
 
 _default_backend = os.environ.get("RNK_BACKEND") or "native"
 _libraries: list[torch.library.Library] = []
@@ -81,20 +82,31 @@ def has_native_kernel(name: str, device_type: str) -> bool:
     )
 
 
-@functools.cache
-def _namespace(backend: str) -> Any:
-    if backend not in NAMESPACES:
-        raise ValueError(f"backend: expected one of {sorted(NAMESPACES)}, got {backend!r}")
-    return getattr(torch.ops, NAMESPACES[backend])
-
-
 def namespace(backend: str | None = None) -> Any:
-    """torch.ops namespace of a backend; None takes RNK_BACKEND (read at import), or "native".
+    """torch.ops namespace of a backend; None takes the default one.
 
     Raises: ValueError for a name that is not a backend.
     """
-    return _namespace(backend or _default_backend)
+    name = backend or _default_backend
+    if name not in _namespaces:
+        raise ValueError(f"backend: expected one of {sorted(NAMESPACES)}, got {name!r}")
+    return _namespaces[name]
 
 
-_define(NAMESPACES["native"])
+def default_backend() -> str:
+    """RNK_BACKEND, read at import, or "native"; what set_default_backend said last."""
+    return _default_backend
+
+
+def set_default_backend(backend: str) -> str:
+    """Makes a backend the default of ops that start from now on; returns the one before."""
+    global _default_backend
+    namespace(backend)
+    before, _default_backend = _default_backend, backend
+    return before
+
+
+for _name in NAMESPACES.values():
+    _define(_name)
+_namespaces = {backend: getattr(torch.ops, name) for backend, name in NAMESPACES.items()}
 _native.load()
