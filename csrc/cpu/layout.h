@@ -143,15 +143,22 @@ RNK_INLINE unsigned get_bits(const uint8_t* mask, int64_t i, Part n) {
   return read_bits(mask, i, n.count);
 }
 
+// Each thread goes through its share from the end, in slices of this many packs: the pass before (a
+// reduction, a convolution) went forward, and what it touched last is still in the cache.
+constexpr int64_t kSlice = 4096;
+
 // Runs make_body(begin) over all elements on several threads, in ranges that start at a pack.
 template <typename Layout, typename MakeBody>
 void for_each_element(const Layout& layout, int64_t numel, ParallelFor parallel_for,
                       const MakeBody& make_body) {
   const int64_t packs = (numel + kPack - 1) / kPack;
   parallel(parallel_for, packs, kGrain / kPack, [&](int64_t first, int64_t last) {
-    auto body = make_body(first * kPack);
-    layout.walk(first * kPack, std::min(numel, last * kPack), body);
-    body.finish();
+    for (int64_t end = last; end > first; end -= std::min(end - first, kSlice)) {
+      const int64_t begin = std::max(first, end - kSlice);
+      auto body = make_body(begin * kPack);
+      layout.walk(begin * kPack, std::min(numel, end * kPack), body);
+      body.finish();
+    }
   });
 }
 
