@@ -75,6 +75,15 @@ def test_every_16_bit_pattern_survives(dtype, layout):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("bits", [0x7FFFFFFF, 0x7F800001, 0x7FC00000])
+def test_nan_stays_nan_in_16_bits(bits, dtype):
+    """Rounded as if it were a number, the first one would carry over into minus zero."""
+    nan = torch.tensor([bits], dtype=torch.int32).view(torch.float32).repeat(16)
+    y = torch.ones((1, 16, 2, 2), dtype=dtype)
+    assert OPS.bn_act_fwd(y, nan, nan, None, None, None, IDENTITY, 0.0).isnan().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_rounding_is_to_nearest_even(dtype, rng):
     """Sums of two numbers of any size, halfway cases among them, as torch rounds them."""
     bits = torch.randint(-32768, 32768, (2, 1, 16, 128, 128), generator=rng).to(torch.int16)
