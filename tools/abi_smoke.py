@@ -14,10 +14,10 @@ from resnet_kernels.ops import library
 from resnet_kernels.ops.schemas import SCHEMAS
 
 
-def assert_close(name: str, actual: torch.Tensor, expected: torch.Tensor) -> None:
-    """Relative L2 error below 1e-5, with the name in the message."""
+def assert_close(name: str, actual: torch.Tensor, expected: torch.Tensor, limit: float) -> None:
+    """Relative L2 error below the limit, with the name in the message."""
     error = ((actual - expected).norm() / expected.norm().clamp_min(1e-12)).item()
-    assert error < 1e-5, f"{name}: relative error {error:.2e}"
+    assert error < limit, f"{name}: relative error {error:.2e}"
 
 
 def check_library() -> None:
@@ -29,12 +29,15 @@ def check_library() -> None:
 
 
 def check_model(memory_format: torch.memory_format) -> None:
-    """Two training steps of a fused model equal the stock model's."""
+    """A fused model equals the stock one: trained in fp64, then evaluated in fp32.
+
+    Gradients are compared in fp64: in fp32 a relu that lands on the other side of zero moves them.
+    """
     torch.manual_seed(0)
-    stock = resnet_kernels.models.create("resnet20", fused=False)
-    fused = resnet_kernels.models.create("resnet20", fused=True)
+    stock = resnet_kernels.models.create("resnet20", fused=False).double()
+    fused = resnet_kernels.models.create("resnet20", fused=True).double()
     fused.load_state_dict(stock.state_dict())
-    x = torch.randn(4, 3, 32, 32).to(memory_format=memory_format)
+    x = torch.randn(4, 3, 32, 32).double().to(memory_format=memory_format)
     for model in (stock, fused):
         model.train()
         for _ in range(2):
@@ -42,10 +45,12 @@ def check_model(memory_format: torch.memory_format) -> None:
             F.cross_entropy(model(x), torch.arange(4)).backward()
     for (name, p), q in zip(fused.named_parameters(), stock.parameters(), strict=True):
         assert p.grad is not None and q.grad is not None, name
-        assert_close(name, p.grad, q.grad)
+        assert_close(name, p.grad, q.grad, 1e-9)
     for (name, p), q in zip(fused.named_buffers(), stock.buffers(), strict=True):
-        assert_close(name, p.float(), q.float())
-    assert_close("eval", fused.eval()(x), stock.eval()(x))
+        assert_close(name, p.double(), q.double(), 1e-12)
+    for dtype, limit in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
+        fused, stock, x = fused.to(dtype).eval(), stock.to(dtype).eval(), x.to(dtype)
+        assert_close(f"eval {dtype}", fused(x), stock(x), limit)
 
 
 def main() -> None:
