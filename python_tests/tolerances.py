@@ -15,13 +15,11 @@ import torch
 TORCH_FACTOR = 2.0
 
 # Where torch's result happens to be exact, ours may still round once on storing (1/2 ulp of the
-# largest value)
-# and once more at an intermediate that torch keeps in a register: 1 ulp together.
+# largest value) and once more at an intermediate that torch keeps in a register: 1 ulp together.
 STORE_ULPS = 1.0
 
-# Random-walk growth of a sum of L terms is sqrt(L) * eps / 2 in the accumulator; 4 covers the tail
-# over all
-# elements of a tensor (4 sigma).
+# Random-walk growth of a sum of L terms is sqrt(L) * eps / 2 in the accumulator; 4 covers the
+# tail over all elements of a tensor (4 sigma).
 SUM_SIGMAS = 2.0
 
 # Relative L2 averages over elements, so no tail and a tighter floor: 1/2 ulp storing error is 0.29
@@ -31,9 +29,8 @@ L2_STORE_ULPS = 0.5
 # 1 - cosine is half the squared relative L2 error; bounded with the same error budget.
 COSINE_FACTOR = 0.5
 
-# Mean error over RMS value. Rounding errors average out as 1 / sqrt(n); 4 sigma of that, and 5 % of
-# one ulp
-# for what elements of one channel share (its mean and rstd).
+# Mean error over RMS value. Rounding errors average out as 1 / sqrt(n); 4 sigma of that, and 5 %
+# of one ulp for what elements of one channel share (its mean and rstd).
 BIAS_SIGMAS = 4.0
 BIAS_SHARED_ULPS = 0.05
 
@@ -41,9 +38,8 @@ BIAS_SHARED_ULPS = 0.05
 # 1e-6 noise.
 GRADCHECK = {"eps": 1e-6, "atol": 1e-5, "rtol": 1e-3}
 
-# Running statistics against torch's own in the same dtype after 100 steps of momentum 0.1: rounding
-# errors of
-# about 1 / 0.1 recent steps live on, each of 1 ulp.
+# Running statistics against torch's own in the same dtype after 100 steps of momentum 0.1:
+# rounding errors of about 1 / 0.1 recent steps live on, each of 1 ulp.
 RUNNING_STATS_ULPS = 16.0
 
 
@@ -52,8 +48,7 @@ RUNNING_STATS_ULPS = 16.0
 FP64_ORACLE = 64.0
 
 # A block against the same layers run one by one, both ours: the same values reach every kink, and
-# gradients
-# differ by where they are rounded on the way, twice a layer.
+# gradients differ by where they are rounded on the way, twice a layer.
 CHAIN_ULPS = 2.0
 
 

@@ -1,9 +1,8 @@
 """What a primitive runs where no kernel of ours serves its device.
 
 The conv ops are the declared fallback: torch's own convolution with our BN primitives around it.
-Every other op
-falls back to its definition in reference/. Tensors are as in schemas.py; outputs lie in the input's
-layout.
+Every other op falls back to its definition in reference/. Tensors are as in schemas.py; outputs lie
+in the input's layout.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """residual_stage: a row of residual blocks, their outputs rebuilt in backward instead of kept.
 
 Kept are the stage's input, raw convolution outputs, BN vectors and bit masks. Backward first
-rebuilds every block's
-input from the first on (one pass each, no convolution), then runs the blocks' backward from the
-last on.
+rebuilds every block's input from the first on (one pass each, no convolution), then runs the
+blocks' backward from the last on.
 """
 
 from __future__ import annotations
