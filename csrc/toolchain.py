@@ -131,9 +131,13 @@ def _archs() -> tuple[str, ...]:
     return DEFAULT_ARCHS
 
 
+def _cuda_is_unwanted() -> bool:
+    return os.environ.get("RNK_SKIP_CUDA", "0") not in ("", "0")
+
+
 def find_cuda() -> tuple[Cuda | None, str]:
     """The CUDA toolkit to compile with, or None and the reason why there is none."""
-    if os.environ.get("RNK_SKIP_CUDA", "0") not in ("", "0"):
+    if _cuda_is_unwanted():
         return None, "RNK_SKIP_CUDA was set when it was built"
     for home in _cuda_homes():
         nvcc, static = home / "bin" / "nvcc", _static_runtime(home)
@@ -151,9 +155,8 @@ NVCC_PACKAGE = "cuda-toolkit[nvcc,crt,nvvm,cccl,cudart]"
 
 def nvcc_requirement() -> str:
     """The PyPI requirement that brings nvcc; empty where it is there, unwanted or not to be had."""
-    skip = os.environ.get("RNK_SKIP_CUDA", "0") not in ("", "0")
     supported = platform.system() == "Linux" and platform.machine() in ("x86_64", "aarch64")
-    return NVCC_PACKAGE if supported and not skip and find_cuda()[0] is None else ""
+    return NVCC_PACKAGE if supported and not _cuda_is_unwanted() and find_cuda()[0] is None else ""
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 // avg_pool_fwd: z = mean over the window of act(scale * x + bias), with torch's divisor.
-#if defined(RNK_BACKEND_CUDA)
+#if !defined(RNK_BACKEND_CPU)
 #include "../cuda/avg_pool_fwd.h"
 #else
 #include "../cpu/avg_pool_fwd.h"

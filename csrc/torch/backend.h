@@ -98,7 +98,7 @@ namespace launch = cuda;
 }  // namespace rnk
 
 #else
-#error "define RNK_BACKEND_CPU or RNK_BACKEND_CUDA"
+#error "define RNK_BACKEND_CPU, RNK_BACKEND_CUDA or RNK_BACKEND_EMULATED"
 #endif
 
 // Registers the function of the same name as the kernel of a primitive.

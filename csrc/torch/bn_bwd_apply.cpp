@@ -1,7 +1,7 @@
 // bn_bwd_apply: dy = A * g' + B * (y - mean) + C, g' = g or g * act'(scale * y + bias).
 #include "backend.h"
 
-#if defined(RNK_BACKEND_CUDA)
+#if !defined(RNK_BACKEND_CPU)
 #include "../cuda/bn_bwd_apply.h"
 #else
 #include "../cpu/bn_bwd_apply.h"

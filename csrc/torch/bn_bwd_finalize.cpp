@@ -2,7 +2,7 @@
 #include "backend.h"
 #include "vectors.h"
 
-#if defined(RNK_BACKEND_CUDA)
+#if !defined(RNK_BACKEND_CPU)
 #include "../cuda/bn_bwd_finalize.h"
 #else
 #include "../cpu/bn_bwd_finalize.h"

@@ -3,7 +3,7 @@
 #include "backend.h"
 #include "vectors.h"
 
-#if defined(RNK_BACKEND_CUDA)
+#if !defined(RNK_BACKEND_CPU)
 #include "../cuda/bn_finalize.h"
 #else
 #include "../cpu/bn_finalize.h"

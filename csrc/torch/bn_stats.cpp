@@ -2,7 +2,7 @@
 #include "backend.h"
 #include "ops.h"
 
-#if defined(RNK_BACKEND_CUDA)
+#if !defined(RNK_BACKEND_CPU)
 #include "../cuda/bn_stats.h"
 #else
 #include "../cpu/bn_stats.h"

@@ -1,5 +1,5 @@
 // max_pool_bwd: dx = sum of the dz of the windows whose maximum the element is.
-#if defined(RNK_BACKEND_CUDA)
+#if !defined(RNK_BACKEND_CPU)
 #include "../cuda/max_pool_bwd.h"
 #else
 #include "../cpu/max_pool_bwd.h"

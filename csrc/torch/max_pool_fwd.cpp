@@ -1,6 +1,6 @@
 // max_pool_fwd: z = max over the window of act(scale * x + bias), and the tap of the maximum as a
 // byte.
-#if defined(RNK_BACKEND_CUDA)
+#if !defined(RNK_BACKEND_CPU)
 #include "../cuda/max_pool_fwd.h"
 #else
 #include "../cpu/max_pool_fwd.h"
