@@ -1,53 +1,65 @@
 // Activations and their derivatives on packs. NaN stays NaN, as in torch.
 RNK_ISA_BEGIN
 
+// act(t) and dz * act'(t) of one native vector.
+template <typename Vec, typename A>
+RNK_INLINE Vec act_value(Vec t, Act act, A slope) {
+  if (act == Act::kIdentity) return t;
+  if (act == Act::kRelu) return t < 0 ? (Vec){} : t;
+  if (act == Act::kLeakyRelu) return t > 0 ? t : t * slope;
+  if (act == Act::kGelu) return t * normal(t).cdf;
+  return t * sigmoid(t);
+}
+
+template <typename Vec, typename A>
+RNK_INLINE Vec act_slope(Vec dz, Vec t, Act act, A slope) {
+  if (act == Act::kIdentity) return dz;
+  if (act == Act::kRelu) return t > 0 ? dz : (Vec){};
+  if (act == Act::kLeakyRelu) return t > 0 ? dz : dz * slope;
+  if (act == Act::kGelu) {
+    const auto at = normal(t);
+    return dz * (at.cdf + t * at.density);
+  }
+  const Vec s = sigmoid(t);
+  return dz * (s * (1 + t * (1 - s)));
+}
+
+// The same for inner loops that mostly meet identity and relu: the others are called, not inlined.
+template <typename Vec, typename A>
+__attribute__((noinline)) void act_value_call(Vec& t, Act act, A slope) {
+  t = act_value(t, act, slope);
+}
+
+template <typename Vec, typename A>
+RNK_INLINE Vec act_value_mostly_relu(Vec t, Act act, A slope) {
+  if (act == Act::kRelu) return t < 0 ? (Vec){} : t;
+  if (act != Act::kIdentity) act_value_call(t, act, slope);
+  return t;
+}
+
+template <typename Vec, typename A>
+__attribute__((noinline)) void act_slope_call(Vec& dz, const Vec& t, Act act, A slope) {
+  dz = act_slope(dz, t, act, slope);
+}
+
+template <typename Vec, typename A>
+RNK_INLINE Vec act_slope_mostly_relu(Vec dz, Vec t, Act act, A slope) {
+  if (act == Act::kRelu) return t > 0 ? dz : (Vec){};
+  if (act != Act::kIdentity) act_slope_call(dz, t, act, slope);
+  return dz;
+}
+
 // t = act(t), in place and never inlined: one copy serves all kernels, and these are not memory
 // bound.
 template <typename A>
 __attribute__((noinline)) void apply_act_any(Pack<A>& t, Act act, A slope) {
-  switch (act) {
-    case Act::kRelu:
-      t = positive_part(t);
-      return;
-    case Act::kLeakyRelu:
-      t = where_positive(t, t, t * broadcast(slope));
-      return;
-    case Act::kGelu:
-      RNK_EACH_PART(t, t.part[i] * normal(t.part[i]).cdf);
-      return;
-    case Act::kSilu:
-      RNK_EACH_PART(t, t.part[i] * sigmoid(t.part[i]));
-      return;
-    default:
-      return;
-  }
+  RNK_EACH_PART(t, act_value(t.part[i], act, slope));
 }
 
 // dz *= act'(t).
 template <typename A>
 __attribute__((noinline)) void act_grad_any(Pack<A>& dz, const Pack<A>& t, Act act, A slope) {
-  switch (act) {
-    case Act::kRelu:
-      dz = where_positive(t, dz, broadcast(A(0)));
-      return;
-    case Act::kLeakyRelu:
-      dz = where_positive(t, dz, dz * broadcast(slope));
-      return;
-    case Act::kGelu:
-      for (int i = 0; i < Pack<A>::kParts; ++i) {
-        const auto at = normal(t.part[i]);
-        dz.part[i] *= at.cdf + t.part[i] * at.density;
-      }
-      return;
-    case Act::kSilu:
-      for (int i = 0; i < Pack<A>::kParts; ++i) {
-        const auto s = sigmoid(t.part[i]);
-        dz.part[i] *= s * (1 + t.part[i] * (1 - s));
-      }
-      return;
-    default:
-      return;
-  }
+  RNK_EACH_PART(dz, act_slope(dz.part[i], t.part[i], act, slope));
 }
 
 // Whether the kernels' inner loops know the activation at compile time. The others share one path.
