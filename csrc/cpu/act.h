@@ -1,11 +1,17 @@
 // Activations and their derivatives on packs. NaN stays NaN, as in torch.
 RNK_ISA_BEGIN
 
+// max(x, 0) that keeps NaN.
+template <typename Vec>
+RNK_INLINE Vec relu(Vec x) {
+  return x < 0 ? (Vec){} : x;
+}
+
 // act(t) and dz * act'(t) of one native vector.
 template <typename Vec, typename A>
 RNK_INLINE Vec act_value(Vec t, Act act, A slope) {
   if (act == Act::kIdentity) return t;
-  if (act == Act::kRelu) return t < 0 ? (Vec){} : t;
+  if (act == Act::kRelu) return relu(t);
   if (act == Act::kLeakyRelu) return t > 0 ? t : t * slope;
   if (act == Act::kGelu) return t * normal(t).cdf;
   return t * sigmoid(t);
@@ -32,7 +38,7 @@ __attribute__((noinline)) void act_value_call(Vec& t, Act act, A slope) {
 
 template <typename Vec, typename A>
 RNK_INLINE Vec act_value_mostly_relu(Vec t, Act act, A slope) {
-  if (act == Act::kRelu) return t < 0 ? (Vec){} : t;
+  if (act == Act::kRelu) return relu(t);
   if (act != Act::kIdentity) act_value_call(t, act, slope);
   return t;
 }

@@ -21,23 +21,14 @@ struct EpilogueTensors {
   const uint8_t* mask;
 };
 
-// The first `count` of kLanes floats.
-RNK_INLINE FloatVec load_lanes(const float* p, int count) {
-  if (count == kLanes) return load_vec(p);
-  float copy[kLanes] = {};
-  for (int i = 0; i < count; ++i) copy[i] = p[i];
-  return load_vec(copy);
+// The usual case, for which the inner loops have no calls: whole vectors, relu or nothing, no mask.
+RNK_INLINE bool is_simple(const EpilogueTensors& t, int64_t channel) {
+  const bool plain_act = t.act == Act::kIdentity || t.act == Act::kRelu;
+  return channel + kLanes <= t.channels && plain_act && t.mask == nullptr;
 }
 
-RNK_INLINE void store_lanes(float* p, FloatVec x, int count) {
-  if (count == kLanes) return store_vec(p, x);
-  float copy[kLanes];
-  store_vec(copy, x);
-  for (int i = 0; i < count; ++i) p[i] = copy[i];
-}
-
-// Handles the values of channels [channel, channel + lanes), row by row in any order.
-template <EpilogueKind kKind>
+// Handles the values of channels [channel, channel + kLanes), row by row in any order.
+template <EpilogueKind kKind, bool kSimple>
 class ColumnEpilogue {
  public:
   RNK_INLINE ColumnEpilogue(const EpilogueTensors& t, int64_t channel)
@@ -45,10 +36,10 @@ class ColumnEpilogue {
         channel_(channel),
         lanes_(static_cast<int>(std::min<int64_t>(kLanes, t.channels - channel))) {
     if constexpr (kKind == EpilogueKind::kAffine || kKind == EpilogueKind::kBnGrad) {
-      scale_ = t.scale ? load_lanes(t.scale + channel, lanes_) : splat(1);
-      bias_ = t.bias ? load_lanes(t.bias + channel, lanes_) : splat(0);
+      scale_ = t.scale ? load(t.scale + channel) : splat(1);
+      bias_ = t.bias ? load(t.bias + channel) : splat(0);
     }
-    if constexpr (kKind == EpilogueKind::kBnGrad) pivot_ = load_lanes(t.mean + channel, lanes_);
+    if constexpr (kKind == EpilogueKind::kBnGrad) pivot_ = load(t.mean + channel);
   }
 
   RNK_INLINE void put(int64_t row, FloatVec v) {
@@ -60,22 +51,21 @@ class ColumnEpilogue {
       const FloatVec d = v - pivot_;
       sum_ += d;
       dot_ += d * d;
+      ++count_;
     }
     if constexpr (kKind == EpilogueKind::kAffine) {
       v = v * scale_ + bias_;
-      if (t_.residual) v += load_lanes(t_.residual + at, lanes_);
-      v = act_value_mostly_relu(v, t_.act, t_.slope);
+      if (t_.residual) v += load(t_.residual + at);
+      v = act(v);
     }
     if constexpr (kKind == EpilogueKind::kBnGrad) {
-      if (t_.residual) v += load_lanes(t_.residual + at, lanes_);
-      const FloatVec y = load_lanes(t_.y + at, lanes_);
-      const FloatVec pre = t_.mask ? mask_sign(at) : y * scale_ + bias_;
-      v = act_slope_mostly_relu(v, pre, t_.act, t_.slope);
+      if (t_.residual) v += load(t_.residual + at);
+      const FloatVec y = load(t_.y + at);
+      v = act_gradient(v, y, at);
       sum_ += v;
       dot_ += v * (y - pivot_);
     }
-    ++count_;
-    store_lanes(t_.out + at, v, lanes_);
+    store(t_.out + at, v);
   }
 
   // Leaves what the rows of a block add up to in partial [2, channels].
@@ -83,16 +73,37 @@ class ColumnEpilogue {
     if constexpr (kKind == EpilogueKind::kStats) {
       const FloatVec shift = sum_ / static_cast<float>(count_);
       const FloatVec m2 = dot_ - sum_ * shift;
-      store_lanes(partial + channel_, pivot_ + shift, lanes_);
-      store_lanes(partial + t_.channels + channel_, m2 < 0 ? (FloatVec){} : m2, lanes_);
+      store(partial + channel_, pivot_ + shift);
+      store(partial + t_.channels + channel_, m2 < 0 ? (FloatVec){} : m2);
     }
     if constexpr (kKind == EpilogueKind::kBnGrad) {
-      store_lanes(partial + channel_, sum_, lanes_);
-      store_lanes(partial + t_.channels + channel_, dot_, lanes_);
+      store(partial + channel_, sum_);
+      store(partial + t_.channels + channel_, dot_);
     }
   }
 
  private:
+  RNK_INLINE FloatVec load(const float* p) const {
+    return kSimple ? load_vec(p) : load_lanes(p, lanes_);
+  }
+  RNK_INLINE void store(float* p, FloatVec x) const {
+    kSimple ? store_vec(p, x) : store_lanes(p, x, lanes_);
+  }
+
+  RNK_INLINE FloatVec act(FloatVec v) const {
+    if constexpr (kSimple) return t_.act == Act::kRelu ? relu(v) : v;
+    return act_value_mostly_relu(v, t_.act, t_.slope);
+  }
+
+  RNK_INLINE FloatVec act_gradient(FloatVec v, FloatVec y, int64_t at) const {
+    if constexpr (kSimple) {
+      if (t_.act == Act::kIdentity) return v;
+      return y * scale_ + bias_ > 0 ? v : (FloatVec){};
+    }
+    const FloatVec pre = t_.mask ? mask_sign(at) : y * scale_ + bias_;
+    return act_slope_mostly_relu(v, pre, t_.act, t_.slope);
+  }
+
   // 1 where the mask's bit is set, -1 where it is not.
   RNK_INLINE FloatVec mask_sign(int64_t at) const {
     const unsigned bits = read_bits(t_.mask, at, lanes_);
@@ -101,12 +112,26 @@ class ColumnEpilogue {
     return sign;
   }
 
-  const EpilogueTensors& t_;
+  const EpilogueTensors t_;  // a copy: the stores may not change it
   const int64_t channel_;
   const int lanes_;
   FloatVec scale_, bias_, pivot_;
   FloatVec sum_ = {}, dot_ = {};
   int count_ = 0;
 };
+
+// Calls f(epilogue) with the epilogue of a column of channels and finishes it.
+template <EpilogueKind kKind, typename F>
+RNK_INLINE void with_epilogue(const EpilogueTensors& t, int64_t channel, float* partial,
+                              const F& f) {
+  if (is_simple(t, channel)) {
+    ColumnEpilogue<kKind, true> epilogue(t, channel);
+    f(epilogue);
+    return epilogue.finish(partial);
+  }
+  ColumnEpilogue<kKind, false> epilogue(t, channel);
+  f(epilogue);
+  epilogue.finish(partial);
+}
 
 RNK_ISA_END

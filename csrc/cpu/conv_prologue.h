@@ -19,7 +19,7 @@ class ColumnPrologue {
   }
 
  private:
-  const ConvPrologue& in_;
+  const ConvPrologue in_;
   const int lanes_;
   FloatVec scale_, bias_;
 };

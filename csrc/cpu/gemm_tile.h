@@ -7,7 +7,6 @@
 RNK_ISA_BEGIN
 
 constexpr int kChunk = 64;
-constexpr int kLanes = RNK_VECTOR_BYTES / sizeof(float);
 constexpr int kTileVectors = 2;
 constexpr int kTileCols = kTileVectors * kLanes;
 // Accumulators, kTileVectors columns of B and one broadcast fill the vector registers.
@@ -17,51 +16,84 @@ constexpr int kTileRows = 14;  // of 32 registers
 constexpr int kTileRows = 6;  // of 16 registers
 #endif
 
-typedef float LooseVec __attribute__((vector_size(RNK_VECTOR_BYTES), aligned(4), may_alias));
+// Vectors of a panel of kTileCols columns that hold some of the `columns` there are.
+RNK_INLINE int panel_vectors(int64_t columns, int64_t panel) {
+  const int64_t left = columns - panel * kTileCols;
+  return static_cast<int>(std::min<int64_t>((left + kLanes - 1) / kLanes, kTileVectors));
+}
 
-RNK_INLINE FloatVec load_vec(const float* p) { return *reinterpret_cast<const LooseVec*>(p); }
-RNK_INLINE void store_vec(float* p, FloatVec x) { *reinterpret_cast<LooseVec*>(p) = x; }
-RNK_INLINE FloatVec splat(float x) { return x - (FloatVec){}; }
+// C [kRows, kVectors * kLanes] = or += the product.
+template <int kRows, int kVectors>
+RNK_INLINE void store_tile(const FloatVec (&acc)[kRows][kVectors], float* c, int64_t ldc,
+                           bool accumulate) {
+  RNK_UNROLL for (int r = 0; r < kRows; ++r) {
+    RNK_UNROLL for (int v = 0; v < kVectors; ++v) {
+      float* at = c + r * ldc + v * kLanes;
+      // Added at the end, not at the start: long sums are cut into shorter ones.
+      store_vec(at, accumulate ? acc[r][v] + load_vec(at) : acc[r][v]);
+    }
+  }
+}
 
-// acc += the product over `depth` columns of one chunk of A.
-template <int kRows>
-RNK_INLINE void tile_chunk(FloatVec (&acc)[kRows][kTileVectors], const float* a, const float* b,
-                           int depth) {
-  for (int k = 0; k < depth; ++k, b += kTileCols) {
-    FloatVec column[kTileVectors];
-    RNK_UNROLL for (int v = 0; v < kTileVectors; ++v) column[v] = load_vec(b + v * kLanes);
+// A as [rows][kChunk] per chunk of its columns; B [depth][kTileCols].
+template <int kRows, int kVectors>
+RNK_INLINE void tile_by_rows(const float* a, int64_t chunk_stride, const float* b, int64_t depth,
+                             float* c, int64_t ldc, bool accumulate) {
+  FloatVec acc[kRows][kVectors] = {};
+  for (; depth > 0; depth -= kChunk, a += chunk_stride) {
+    const int columns = static_cast<int>(std::min<int64_t>(depth, kChunk));
+    for (int k = 0; k < columns; ++k, b += kTileCols) {
+      FloatVec row[kVectors];
+      RNK_UNROLL for (int v = 0; v < kVectors; ++v) row[v] = load_vec(b + v * kLanes);
+      RNK_UNROLL for (int r = 0; r < kRows; ++r) {
+        const FloatVec value = splat(a[r * kChunk + k]);
+        RNK_UNROLL for (int v = 0; v < kVectors; ++v) acc[r][v] += value * row[v];
+      }
+    }
+  }
+  store_tile(acc, c, ldc, accumulate);
+}
+
+// A' as [depth][kChunk], B as [depth][kChunk]: products of what lies side by side, no
+// transposition.
+template <int kRows, int kVectors>
+RNK_INLINE void tile_by_depth(const float* a, const float* b, int64_t depth, float* c, int64_t ldc,
+                              bool accumulate) {
+  FloatVec acc[kRows][kVectors] = {};
+  for (int64_t k = 0; k < depth; ++k, a += kChunk, b += kChunk) {
+    FloatVec row[kVectors];
+    RNK_UNROLL for (int v = 0; v < kVectors; ++v) row[v] = load_vec(b + v * kLanes);
     RNK_UNROLL for (int r = 0; r < kRows; ++r) {
-      const FloatVec row = splat(a[r * kChunk + k]);
-      RNK_UNROLL for (int v = 0; v < kTileVectors; ++v) acc[r][v] += row * column[v];
+      const FloatVec value = splat(a[r]);
+      RNK_UNROLL for (int v = 0; v < kVectors; ++v) acc[r][v] += value * row[v];
     }
   }
+  store_tile(acc, c, ldc, accumulate);
 }
 
-template <int kRows>
-RNK_INLINE void tile_rows(const float* a, int64_t chunk_stride, const float* b, int64_t depth,
-                          float* c, int64_t ldc, bool accumulate) {
-  FloatVec acc[kRows][kTileVectors];
-  RNK_UNROLL for (int r = 0; r < kRows; ++r) {
-    RNK_UNROLL for (int v = 0; v < kTileVectors; ++v) {
-      acc[r][v] = accumulate ? load_vec(c + r * ldc + v * kLanes) : (FloatVec){};
-    }
-  }
-  for (; depth > 0; depth -= kChunk, a += chunk_stride, b += kChunk * kTileCols) {
-    tile_chunk<kRows>(acc, a, b, static_cast<int>(std::min<int64_t>(depth, kChunk)));
-  }
-  RNK_UNROLL for (int r = 0; r < kRows; ++r) {
-    RNK_UNROLL for (int v = 0; v < kTileVectors; ++v)
-        store_vec(c + r * ldc + v * kLanes, acc[r][v]);
-  }
-}
-
-// The same for any 1 <= rows <= kTileRows.
+// tile_by_rows for any 1 <= rows <= kTileRows and 1 <= vectors <= kTileVectors of columns.
 template <int kRows = kTileRows>
 void gemm_tile(int rows, const float* a, int64_t chunk_stride, const float* b, int64_t depth,
-               float* c, int64_t ldc, bool accumulate) {
-  if (rows == kRows) return tile_rows<kRows>(a, chunk_stride, b, depth, c, ldc, accumulate);
+               float* c, int64_t ldc, bool accumulate, int vectors = kTileVectors) {
+  if (rows == kRows) {
+    if (vectors == 1) return tile_by_rows<kRows, 1>(a, chunk_stride, b, depth, c, ldc, accumulate);
+    return tile_by_rows<kRows, kTileVectors>(a, chunk_stride, b, depth, c, ldc, accumulate);
+  }
   if constexpr (kRows > 1) {
-    gemm_tile<kRows - 1>(rows, a, chunk_stride, b, depth, c, ldc, accumulate);
+    gemm_tile<kRows - 1>(rows, a, chunk_stride, b, depth, c, ldc, accumulate, vectors);
+  }
+}
+
+// The same for tile_by_depth.
+template <int kRows = kTileRows>
+void outer_tile(int rows, const float* a, const float* b, int64_t depth, float* c, int64_t ldc,
+                bool accumulate, int vectors = kTileVectors) {
+  if (rows == kRows) {
+    if (vectors == 1) return tile_by_depth<kRows, 1>(a, b, depth, c, ldc, accumulate);
+    return tile_by_depth<kRows, kTileVectors>(a, b, depth, c, ldc, accumulate);
+  }
+  if constexpr (kRows > 1) {
+    outer_tile<kRows - 1>(rows, a, b, depth, c, ldc, accumulate, vectors);
   }
 }
 

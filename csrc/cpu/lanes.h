@@ -1,0 +1,66 @@
+// Native vectors of floats in memory: whole, in part, or spread out, for one instruction set.
+RNK_ISA_BEGIN
+
+constexpr int kLanes = RNK_VECTOR_BYTES / sizeof(float);
+
+typedef float LooseVec __attribute__((vector_size(RNK_VECTOR_BYTES), aligned(4), may_alias));
+
+RNK_INLINE FloatVec load_vec(const float* p) { return *reinterpret_cast<const LooseVec*>(p); }
+RNK_INLINE void store_vec(float* p, FloatVec x) { *reinterpret_cast<LooseVec*>(p) = x; }
+RNK_INLINE FloatVec splat(float x) { return x - (FloatVec){}; }
+
+// The first `count` of kLanes floats.
+RNK_INLINE FloatVec load_lanes(const float* p, int count) {
+  if (count == kLanes) return load_vec(p);
+  float copy[kLanes] = {};
+  for (int i = 0; i < count; ++i) copy[i] = p[i];
+  return load_vec(copy);
+}
+
+RNK_INLINE void store_lanes(float* p, FloatVec x, int count) {
+  if (count == kLanes) return store_vec(p, x);
+  float copy[kLanes];
+  store_vec(copy, x);
+  for (int i = 0; i < count; ++i) p[i] = copy[i];
+}
+
+// The same of floats that lie `stride` apart.
+RNK_INLINE FloatVec gather_lanes(const float* p, int64_t stride, int count) {
+  if (stride == 1) return load_lanes(p, count);
+  float copy[kLanes] = {};
+  for (int i = 0; i < count; ++i) copy[i] = p[i * stride];
+  return load_vec(copy);
+}
+
+RNK_INLINE void scatter_lanes(float* p, int64_t stride, FloatVec x, int count) {
+  if (stride == 1) return store_lanes(p, x, count);
+  float copy[kLanes];
+  store_vec(copy, x);
+  for (int i = 0; i < count; ++i) p[i * stride] = copy[i];
+}
+
+// Every second lane from a, the others from b: of their first halves, or of their second ones.
+template <int kHalf, int... kLane>
+RNK_INLINE FloatVec interleave(FloatVec a, FloatVec b, std::integer_sequence<int, kLane...>) {
+  constexpr int kFirst = kHalf * kLanes / 2;
+#if defined(__clang__)
+  return __builtin_shufflevector(a, b, (kFirst + kLane / 2 + kLane % 2 * kLanes)...);
+#else
+  return __builtin_shuffle(a, b, IntVec{(kFirst + kLane / 2 + kLane % 2 * kLanes)...});
+#endif
+}
+
+// Rows to columns: v[i][j] = v[j][i], by as many perfect shuffles as kLanes has bits.
+RNK_INLINE void transpose_lanes(FloatVec (&v)[kLanes]) {
+  constexpr auto kAll = std::make_integer_sequence<int, kLanes>();
+  RNK_UNROLL for (int width = 1; width < kLanes; width *= 2) {
+    FloatVec next[kLanes];
+    RNK_UNROLL for (int i = 0; i < kLanes / 2; ++i) {
+      next[2 * i] = interleave<0>(v[i], v[i + kLanes / 2], kAll);
+      next[2 * i + 1] = interleave<1>(v[i], v[i + kLanes / 2], kAll);
+    }
+    RNK_UNROLL for (int i = 0; i < kLanes; ++i) v[i] = next[i];
+  }
+}
+
+RNK_ISA_END

@@ -1,0 +1,155 @@
+// Forward and transposed Winograd convolution for one instruction set.
+#include "conv_all.h"
+// clang-format off: each header needs the ones above it.
+#include "winograd_tile.h"
+#include "winograd_input.h"
+#include "winograd_filter.h"
+// clang-format on
+
+RNK_ISA_BEGIN
+
+struct WinogradConv {
+  WinogradShape shape;
+  const float* in;
+  ConvPrologue prologue;
+  FilterView filter;
+  EpilogueTensors out;
+  float* partial;   // [blocks, 2, columns], or null
+  int64_t* counts;  // [blocks] outputs of each, with partial
+};
+
+// The products of a panel of columns: v [frequency][chunk][tile][kChunk] times
+// u [frequency][depth][kTileCols] = m [frequency][tile][kTileCols]. Calls meanwhile(f) between
+// them.
+inline void winograd_products(const WinogradShape& s, int64_t tiles, int vectors,
+                              const WinogradInputLayout& layout, const float* v, const float* u,
+                              float* m, int64_t m_stride) {
+  for (int f = 0; f < kFrequencies; ++f) {
+    for (int64_t t = 0; t < tiles; t += kTileRows) {
+      const int rows = static_cast<int>(std::min<int64_t>(kTileRows, tiles - t));
+      gemm_tile(rows, v + t * kChunk, layout.chunk_stride(), u, s.depth, m + t * kTileCols,
+                kTileCols, false, vectors);
+    }
+    v += layout.frequency_stride(s.depth);
+    u += s.depth * kTileCols;
+    m += m_stride;
+  }
+}
+
+// From the products of a panel to its outputs.
+template <EpilogueKind kKind>
+void winograd_outputs(const WinogradConv& conv, int64_t first, int64_t tiles, int64_t panel,
+                      const float* m, int64_t m_stride, float* partial) {
+  const WinogradShape& s = conv.shape;
+  for (int v = 0; v < kTileVectors; ++v) {
+    const int64_t column = panel * kTileCols + v * kLanes;
+    if (column >= s.columns) return;
+    with_epilogue<kKind>(conv.out, column, partial, [&](auto& epilogue) {
+      TileCursor tile(s, first);
+      for (int64_t t = 0; t < tiles; ++t, tile.next(s)) {
+        const float* at = m + t * kTileCols + v * kLanes;
+        FloatVec y[2][2];
+        output_transform([&](int i, int j) { return load_vec(at + (4 * i + j) * m_stride); }, y);
+        const int64_t row = (tile.image * s.p + tile.row) * s.q + tile.column;
+        const bool right = tile.column + 1 < s.q, below = tile.row + 1 < s.p;
+        epilogue.put(row, y[0][0]);
+        if (right) epilogue.put(row + 1, y[0][1]);
+        if (below) epilogue.put(row + s.q, y[1][0]);
+        if (right && below) epilogue.put(row + s.q + 1, y[1][1]);
+      }
+    });
+  }
+}
+
+template <EpilogueKind kKind>
+void winograd_block(const WinogradConv& conv, const WinogradPlan& plan, int64_t block,
+                    int64_t first_panel, int64_t last_panel, const float* u) {
+  const WinogradShape& s = conv.shape;
+  const int64_t first = block * plan.block_tiles;
+  const int64_t tiles = std::min(plan.block_tiles, s.tiles() - first);
+  const WinogradInputLayout layout{plan.block_tiles};
+  float* v = scratch(Scratch::kInput, kFrequencies * layout.frequency_stride(s.depth));
+  // Odd in cache lines too: 16 frequencies are read at once.
+  const int64_t m_stride = plan.block_tiles * kTileCols + kLanes;
+  float* m = scratch(Scratch::kOutput, kFrequencies * m_stride);
+  const auto transform = conv.prologue.scale ? transform_input<true> : transform_input<false>;
+  transform(s, conv.prologue, conv.in, first, tiles, layout, v);
+  float* partial = conv.partial ? conv.partial + block * 2 * s.columns : nullptr;
+  for (int64_t panel = first_panel; panel < last_panel; ++panel) {
+    winograd_products(s, tiles, panel_vectors(s.columns, panel), layout, v,
+                      u + panel * kFrequencies * s.depth * kTileCols, m, m_stride);
+    winograd_outputs<kKind>(conv, first, tiles, panel, m, m_stride, partial);
+  }
+}
+
+// Outputs of a block: its tiles may stand out of the image.
+inline int64_t winograd_block_outputs(const WinogradShape& s, const WinogradPlan& plan,
+                                      int64_t block) {
+  const int64_t first = block * plan.block_tiles;
+  const int64_t tiles = std::min(plan.block_tiles, s.tiles() - first);
+  int64_t count = 0;
+  TileCursor tile(s, first);
+  for (int64_t t = 0; t < tiles; ++t, tile.next(s)) {
+    count += std::min<int64_t>(2, s.p - tile.row) * std::min<int64_t>(2, s.q - tile.column);
+  }
+  return count;
+}
+
+template <EpilogueKind kKind>
+void winograd_run(const WinogradConv& conv, const WinogradPlan& plan, ParallelFor parallel_for) {
+  const WinogradShape& s = conv.shape;
+  const int64_t panel_floats = kFrequencies * s.depth * kTileCols;
+  float* u = scratch(Scratch::kFilter, plan.panels * panel_floats);
+  parallel(parallel_for, plan.panels, 1, [&](int64_t panel, int64_t end) {
+    for (; panel < end; ++panel) {
+      pack_winograd_panel(conv.filter, s.depth, s.columns, panel, u + panel * panel_floats);
+    }
+  });
+  const int64_t groups = plan.panel_groups;
+  parallel(parallel_for, plan.blocks * groups, 1, [&](int64_t task, int64_t end) {
+    for (; task < end; ++task) {
+      const int64_t block = task / groups, group = task % groups;
+      if (conv.counts && group == 0) {
+        conv.counts[block] = winograd_block_outputs(s, plan, block);
+      }
+      winograd_block<kKind>(conv, plan, block, plan.panels * group / groups,
+                            plan.panels * (group + 1) / groups, u);
+    }
+  });
+}
+
+inline void conv_fwd_winograd(const ConvFwdParams& p, ParallelFor parallel_for) {
+  const WinogradShape s = forward_shape(p.shape);
+  const WinogradPlan plan = winograd_plan(s, kTileRows, kTileCols);
+  WinogradConv conv{s, p.x, p.in, forward_filter(p.w, p.w_strides), {}, nullptr, nullptr};
+  conv.out = {p.y,   s.columns, p.residual, p.scale, p.bias,
+              p.act, p.slope,   nullptr,    nullptr, nullptr};
+  if (p.stats) {
+    std::vector<int64_t> counts(plan.blocks);
+    conv.partial = scratch(Scratch::kPartial, plan.blocks * 2 * s.columns);
+    conv.counts = counts.data();
+    winograd_run<EpilogueKind::kStats>(conv, plan, parallel_for);
+    return merge_partial_stats(conv.partial, conv.counts, plan.blocks, s.columns, p.stats);
+  }
+  if (p.scale || p.bias || p.residual || p.act != Act::kIdentity) {
+    return winograd_run<EpilogueKind::kAffine>(conv, plan, parallel_for);
+  }
+  winograd_run<EpilogueKind::kStore>(conv, plan, parallel_for);
+}
+
+inline void conv_dgrad_winograd(const ConvDgradParams& p, ParallelFor parallel_for) {
+  const WinogradShape s = transposed_shape(p.shape);
+  const WinogradPlan plan = winograd_plan(s, kTileRows, kTileCols);
+  WinogradConv conv{s, p.dy, {}, transposed_filter(p.w, p.w_strides), {}, nullptr, nullptr};
+  if (!p.y_prev) {
+    conv.out = {p.dx, s.columns, p.branch, nullptr, nullptr, Act::kIdentity, 0, {}, {}, {}};
+    if (p.branch) return winograd_run<EpilogueKind::kAffine>(conv, plan, parallel_for);
+    return winograd_run<EpilogueKind::kStore>(conv, plan, parallel_for);
+  }
+  conv.out = {p.dx, s.columns, p.branch, p.scale, p.bias, p.act, p.slope, p.y_prev, p.mean, p.mask};
+  conv.partial = scratch(Scratch::kPartial, plan.blocks * 2 * s.columns);
+  winograd_run<EpilogueKind::kBnGrad>(conv, plan, parallel_for);
+  merge_partial_sums(conv.partial, plan.blocks, s.columns, p.rstd, p.sums);
+}
+
+RNK_ISA_END
