@@ -10,6 +10,7 @@ namespace rnk::cpu {
 
 // Whether these kernels serve the shape, and are expected to be faster than the direct ones.
 bool winograd_serves(const ConvShape& shape);
+bool winograd_wgrad_serves(const ConvShape& shape);
 
 void conv_fwd_winograd(const ConvFwdParams& params, ParallelFor parallel_for);
 void conv_dgrad_winograd(const ConvDgradParams& params, ParallelFor parallel_for);

@@ -4,28 +4,9 @@
 
 #include <array>
 
-#include "tensor.h"
+#include "conv_args.h"
 
 namespace rnk {
-
-using torch::headeronly::MemoryFormat;
-// Geometry of a convolution; each list has two values, heights first.
-struct ConvGeometry {
-  const Ints &stride, &padding, &dilation;
-  int64_t groups;
-};
-
-// The one memory format t is dense in; nothing where it fits both (C == 1, or H == W == 1) or none.
-inline std::optional<MemoryFormat> strict_format(const Tensor& t) {
-  const bool contiguous = is_dense(t, {3, 2, 1, 0}), channels_last = is_channels_last(t);
-  if (contiguous == channels_last) return std::nullopt;
-  return contiguous ? MemoryFormat::Contiguous : MemoryFormat::ChannelsLast;
-}
-
-// Format of a convolution's output: x's; where x fits both, w's; where that does too, contiguous.
-inline MemoryFormat conv_format(const Tensor& x, const Tensor& w) {
-  return strict_format(x).value_or(strict_format(w).value_or(MemoryFormat::Contiguous));
-}
 
 // fp32 for fp16: torch's fp16 convolution on the CPU is 6 to 40 times slower.
 inline ScalarType conv_type(const Tensor& x) {

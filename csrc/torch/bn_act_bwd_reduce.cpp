@@ -29,12 +29,7 @@ void run(const Tensor& dz, const Tensor& y, const BnSide& bn, const BnSide& bn2,
   const ActivationView view = activation_view(y, "y");
   check_same(dz, y, "dz");
   if (residual.has_value()) check_same(*residual, y, "residual");
-  if (mask.has_value()) {
-    STD_TORCH_CHECK(mask->scalar_type() == ScalarType::Byte && mask->is_contiguous() &&
-                        mask->numel() == (y.numel() + 7) / 8,
-                    "mask: expected one contiguous bit per element, got ", mask->numel(), " bytes");
-    STD_TORCH_CHECK(mask->device() == y.device(), "mask: device differs");
-  }
+  check_mask(mask, y);
   const BnActBwdReduceParams params{device_ptr(dz),
                                     bn,
                                     bn2,

@@ -109,6 +109,15 @@ inline void check_vector(const OptionalTensor& t, int64_t channels, ScalarType t
   if (t.has_value()) check_vector(*t, channels, type, like, name);
 }
 
+// One bit for each element of `like`, as bn_act_fwd_mask writes them.
+inline void check_mask(const OptionalTensor& mask, const Tensor& like) {
+  if (!mask.has_value()) return;
+  STD_TORCH_CHECK(mask->scalar_type() == ScalarType::Byte && mask->is_contiguous() &&
+                      mask->numel() == (like.numel() + 7) / 8,
+                  "mask: expected one contiguous bit per element, got ", mask->numel(), " bytes");
+  STD_TORCH_CHECK(mask->device() == like.device(), "mask: device differs");
+}
+
 // The only way a tensor's memory reaches a kernel.
 #if defined(RNK_BACKEND_EMULATED)
 // The emulated launch may touch the tensor's storage and nothing else.

@@ -1,0 +1,12 @@
+// Input gradient of a convolution on the CPU: chooses the kernel.
+#pragma once
+
+#include "../common/conv_params.h"
+#include "conv_serves.h"
+#include "parallel.h"
+
+namespace rnk::cpu {
+
+void conv_dgrad(const ConvDgradParams& params, ParallelFor parallel_for);
+
+}  // namespace rnk::cpu

@@ -1,0 +1,12 @@
+// Filter gradient of a convolution on the CPU: chooses the kernel.
+#pragma once
+
+#include "../common/conv_params.h"
+#include "conv_serves.h"
+#include "parallel.h"
+
+namespace rnk::cpu {
+
+void conv_wgrad(const ConvWgradParams& params, ParallelFor parallel_for);
+
+}  // namespace rnk::cpu
