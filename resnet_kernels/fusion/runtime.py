@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .. import ops
 from ..ops import BN, Conv, ConvBN
+from ..ops.fakes import pool_out_size
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _PLAIN = (Tensor, nn.Parameter)
@@ -231,16 +232,20 @@ def residual_block(
     )
 
 
-def residual_stage(x: Tensor, blocks: Any) -> Tensor | None:
-    """Residual blocks in a row; each is (layers, downsample, act, slope)."""
+def residual_stage(x: Tensor, stem: Any, blocks: Any) -> Tensor | None:
+    """Residual blocks in a row, behind a stem if there is one.
+
+    stem: None or (conv, bn, pool, act, slope). Each block is (layers, downsample, act, slope).
+    """
     if not _plain(x) or _transformed():
         return None
-    size: Any = list(x.shape)
+    size = list(x.shape) if stem is None else _stem_size(x, *stem[:3])
     for i, (layers, downsample, _, _) in enumerate(blocks):
-        before, size = size, _block_size(x, size, layers, downsample)
+        before, size = size, None if size is None else _block_size(x, size, layers, downsample)
         if size is None:
             return None
-        if downsample is None and (size != before or (i == 0 and not _addable(x, size, x))):
+        first = i == 0 and stem is None
+        if downsample is None and (size != before or (first and not _addable(x, size, x))):
             return None
     bundles = [
         ops.Block(
@@ -251,7 +256,30 @@ def residual_stage(x: Tensor, blocks: Any) -> Tensor | None:
         )
         for layers, downsample, act, slope in blocks
     ]
-    return ops.residual_stage(_input(x, blocks[0][0][0][0]), bundles)
+    if stem is None:
+        return ops.residual_stage(_input(x, blocks[0][0][0][0]), bundles)
+    conv, bn, pool, act, slope = stem
+    return ops.residual_stage(
+        _input(x, conv), bundles, stem=_conv_bn(conv, bn), stem_act=act,
+        stem_negative_slope=slope, pool=None if pool is None else _window(pool),
+    )  # fmt: skip
+
+
+def _stem_size(x: Tensor, conv: Any, bn: Any, pool: Any) -> Any:
+    """Size of a stem's output; None if the op must not run it."""
+    if not _layer_ready(conv, bn, x):
+        return None
+    size = _out_size(conv, x.shape)
+    if pool is None:
+        return size
+    if not _few_taps(pool):
+        return None
+    kernel, stride, padding = ((v, v) if isinstance(v, int) else v for v in _window(pool))
+    return pool_out_size(size, kernel, stride, padding, (1, 1), False)
+
+
+def _window(pool: Any) -> tuple[Any, Any, Any]:
+    return pool.kernel_size, pool.stride, pool.padding
 
 
 def preact_block(
@@ -289,7 +317,7 @@ def stem(x: Tensor, conv: Any, bn: Any, pool: Any, act: str | None, slope: float
         _conv_bn(conv, bn),
         act=act,
         negative_slope=slope,
-        pool=(pool.kernel_size, pool.stride, pool.padding),
+        pool=_window(pool),
     )
 
 
