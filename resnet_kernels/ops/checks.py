@@ -119,7 +119,11 @@ def _integer(value: Any, name: str, minimum: int) -> int:
 
 def pair(value: Any, name: str, minimum: int) -> Pair:
     """An int or two ints (height, width), as a tuple of two."""
-    if type(value) is int and value >= minimum:
+    if type(value) is tuple and len(value) == 2:
+        first, second = value
+        if type(first) is int and type(second) is int and min(value) >= minimum:
+            return value
+    elif type(value) is int and value >= minimum:
         return value, value
     if isinstance(value, (list, tuple)):
         if len(value) == 1:

@@ -15,6 +15,7 @@ from .layers import (
     NO_PROLOGUE,
     ActSpec,
     ConvBN,
+    Layer,
     LayerSpec,
     act_spec,
     apply,
@@ -122,12 +123,18 @@ def conv_bn_act(
     layer, extra = conv_bn_layer(ns, x, bundle)
     if residual is not None:
         checks.residual(residual, x, layer.out_size)
-    x = pad_extra(x, extra)
-    if wants_grad(x, residual, layer.weight, *layer.params[:3]):
-        return apply(_ConvBNAct, ns, layer.spec, spec, x, residual, *layer.tensors())
-    return conv_bn_act_inference(
-        ns, as_dense(x), residual, layer.weight, layer.params, layer.spec, spec
-    )
+    return run_conv_bn_act(pad_extra(x, extra), ns, layer, spec, residual=residual)
+
+
+@autocasts
+def run_conv_bn_act(
+    x: Tensor, ns: Any, layer: Layer, act: ActSpec, *, residual: Tensor | None = None
+) -> Tensor:
+    """conv_bn_act of a checked layer; x has its whole padding."""
+    w, params, spec, _ = layer
+    if wants_grad(x, residual, w, *params[:3]):
+        return apply(_ConvBNAct, ns, spec, act, x, residual, w, *params)
+    return conv_bn_act_inference(ns, as_dense(x), residual, w, params, spec, act)
 
 
 def conv_bn_act_inference(

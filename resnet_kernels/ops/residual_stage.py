@@ -44,6 +44,7 @@ from .layers import (
     wants_grad,
 )
 from .library import namespace
+from .pool import PoolArgs
 from .residual_block import block_layers, block_spec, flat_tensors
 from .stem import (
     STEM_KEPT,
@@ -158,16 +159,33 @@ def _rebuilt_inputs(
     return inputs
 
 
-def _stem_layer(
-    ns: Any, x: Tensor, conv: ConvBN, pool: Any, act: ActSpec
-) -> tuple[Tensor, Layer, StemSpec, list[int]]:
-    """(padded x, the stem's layer and spec, size of its output)."""
+class StageStem(NamedTuple):
+    """A checked stem: its layer and extra padding, activation, pooling, size of its output."""
+
+    layer: Layer
+    extra: tuple[int, int]
+    act: ActSpec
+    pool: PoolArgs | None
+    out_size: list[int]
+
+
+class StageBlock(NamedTuple):
+    """A checked block."""
+
+    main: Sequence[Layer]
+    projection: Layer | None
+    act: ActSpec
+
+
+def _stage_stem(ns: Any, x: Tensor, conv: Any, pool: Any, act: ActSpec) -> StageStem:
+    if not isinstance(conv, ConvBN):
+        raise TypeError(f"stem: expected a ConvBN, got {type(conv).__name__}")
     layer, extra = conv_bn_layer(ns, x, conv)
     args, size = None, layer.out_size
     if pool is not None:
         args = stem_pool(pool, layer)
         size = pool_out_size(size, *args)
-    return pad_extra(x, extra), layer, StemSpec(layer.spec, act, args), size
+    return StageStem(layer, extra, act, args, size)
 
 
 @autocasts
@@ -198,23 +216,34 @@ def residual_stage(
     if not blocks:
         raise ValueError("blocks: expected at least one Block, got none")
     ns = namespace(backend)
-    size, stem_spec = list(x.shape), None
-    flat: list[Tensor | None] = []
+    front, size = None, list(x.shape)
     if stem is not None:
-        if not isinstance(stem, ConvBN):
-            raise TypeError(f"stem: expected a ConvBN, got {type(stem).__name__}")
-        act = act_spec(stem_act, stem_negative_slope)
-        x, layer, stem_spec, size = _stem_layer(ns, x, stem, pool, act)
-        flat += layer.tensors()
-    specs = []
+        front = _stage_stem(ns, x, stem, pool, act_spec(stem_act, stem_negative_slope))
+        size = front.out_size
+    rows = []
     for i, block in enumerate(blocks):
         if not isinstance(block, Block):
             raise TypeError(f"blocks[{i}]: expected a Block, got {type(block).__name__}")
         main, projection = block_layers(ns, x, size, block.convs, block.downsample, None)
-        specs.append(block_spec(main, projection, act_spec(block.act, block.negative_slope)))
-        flat += flat_tensors(main, projection)
+        rows.append(StageBlock(main, projection, act_spec(block.act, block.negative_slope)))
         size = main[-1].out_size
-    spec = StageSpec(stem_spec, tuple(specs))
+    return run_residual_stage(x, ns, front, rows)
+
+
+@autocasts
+def run_residual_stage(
+    x: Tensor, ns: Any, stem: StageStem | None, blocks: Sequence[StageBlock]
+) -> Tensor:
+    """residual_stage of a checked stem and checked blocks."""
+    flat: list[Tensor | None] = []
+    stem_spec = None
+    if stem is not None:
+        x = pad_extra(x, stem.extra)
+        stem_spec = StemSpec(stem.layer.spec, stem.act, stem.pool)
+        flat += stem.layer.tensors()
+    for block in blocks:
+        flat += flat_tensors(block.main, block.projection)
+    spec = StageSpec(stem_spec, tuple(block_spec(*block) for block in blocks))
     if wants_grad(x, *flat):
         return apply(_ResidualStage, ns, spec, x, *flat)
     return _inference(ns, spec, as_dense(x), flat)

@@ -172,10 +172,16 @@ def stem(
             x, **conv._asdict(), act=act, negative_slope=negative_slope, backend=backend
         )
     ns = namespace(backend)
-    act_and_slope = act_spec(act, negative_slope)
+    spec = act_spec(act, negative_slope)
     layer, extra = conv_bn_layer(ns, x, conv)
-    spec = StemSpec(layer.spec, act_and_slope, stem_pool(pool, layer))
-    x = pad_extra(x, extra)
+    args = stem_pool(pool, layer)
+    return run_stem(pad_extra(x, extra), ns, layer, spec, args)
+
+
+@autocasts
+def run_stem(x: Tensor, ns: Any, layer: Layer, act: ActSpec, pool: PoolArgs | None) -> Tensor:
+    """stem of a checked layer; x has its whole padding."""
+    spec = StemSpec(layer.spec, act, pool)
     if wants_grad(x, layer.weight, *layer.params[:3]):
         return apply(_Stem, ns, spec, x, *layer.tensors())
     return stem_inference(ns, spec, as_dense(x), layer.weight, layer.params)

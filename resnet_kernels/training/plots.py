@@ -27,6 +27,7 @@ def plot_runs(runs: Sequence[Run], path: Path) -> None:
     accuracy over epochs (solid: test set; dashed: training)."""
     try:
         from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
     except ImportError as error:
         raise UserError("plots need matplotlib: pip install matplotlib") from error
     figure = Figure(figsize=(15, 4.2), layout="constrained")
@@ -44,6 +45,7 @@ def plot_runs(runs: Sequence[Run], path: Path) -> None:
     for axes, (x, y) in zip((by_step, by_epoch, accuracy), titles, strict=True):
         axes.set_xlabel(x)
         axes.set_ylabel(y)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         if axes.get_legend_handles_labels()[1]:
             axes.legend()
