@@ -159,7 +159,7 @@ def batch_norm(
         mean, var = vector(mean, call), vector(var, call)
     elif bn.training and bn.track_running_stats:
         tracked = buffers.get("num_batches_tracked", _MISSING)
-        if not _counts(tracked, mean, momentum, call):
+        if not (_counts(tracked, mean, momentum, call) and _updatable(mean, var)):
             return None
     elif bn.training:
         mean = var = None
@@ -180,6 +180,11 @@ def _params(
     tracked: Tensor | None = None,
 ) -> BNParams:
     return BNParams(vector(gamma, call), vector(beta, call), conv_bias, mean, var, tracked)
+
+
+def _updatable(mean: Tensor | None, var: Tensor | None) -> bool:
+    """Whether the kernels can write the running statistics where they lie."""
+    return mean is None or var is None or (mean.is_contiguous() and var.is_contiguous())
 
 
 def _counts(tracked: Any, mean: Tensor | None, momentum: Any, call: Call) -> bool:

@@ -190,11 +190,10 @@ class _Backward(NamedTuple):
             vectors[i] = BNParams(*vector_gradients(state, sums, wants), None, None, None)
             gamma = self.tensors.params[i].gamma
             dy = bn_backward(ns, spec.modes[i], gamma, state, hs[i], g, sums, act, spec.act.slope)
+        grads = PreactTensors(dw, biases, vectors)
         if not self.need_x:
-            return None, PreactTensors(dw, biases, vectors)
-        return dy if spec.shortcut is not None else dy.add_(dout), PreactTensors(
-            dw, biases, vectors
-        )
+            return None, grads
+        return dy if spec.shortcut is not None else dy.add_(dout), grads
 
 
 def _checked(
@@ -205,6 +204,9 @@ def _checked(
     shortcut: Conv | None,
     act: ActSpec,
 ) -> tuple[PreactSpec, PreactTensors]:
+    for name, value in (("bns", bns), ("convs", convs)):
+        if not isinstance(value, Sequence):
+            raise TypeError(f"{name}: expected a sequence, got {type(value).__name__}")
     if len(bns) != len(convs) or not convs:
         raise ValueError(f"bns: expected as many as convs and at least 1, got {len(bns)}")
     all_convs = [*convs] if shortcut is None else [*convs, shortcut]
