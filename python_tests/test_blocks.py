@@ -291,12 +291,27 @@ def make_stage(rng):
     return layers, split
 
 
-@pytest.mark.parametrize("with_stem", [False, True], ids=["blocks", "stem"])
-def test_residual_stage_equals_its_blocks(with_stem, rng, backend):
+# Arguments of the stem in front of the stage and the size of the image.
+STEMS = {
+    "blocks": (None, 0),
+    "stem": ({"act": "relu", "pool": (3, 2, 1)}, 32),
+    "unpooled": ({"act": "leaky_relu", "negative_slope": 0.3, "pool": None}, 16),
+}
+
+
+def stem_of_stage(options):
+    """The stem's options as residual_stage names them."""
+    names = {"act": "stem_act", "negative_slope": "stem_negative_slope"}
+    return {names.get(name, name): value for name, value in options.items()}
+
+
+@pytest.mark.parametrize("front", list(STEMS))
+def test_residual_stage_equals_its_blocks(front, rng, backend):
     """Bit for bit, gradients and running statistics included, with less kept."""
     layers, split = make_stage(rng)
-    image = inputs.activation(rng, (2, 3, 32, 32))
-    x = image if with_stem else inputs.activation(rng, (2, 8, 8, 8))
+    options, size = STEMS[front]
+    with_stem = options is not None
+    x = inputs.activation(rng, (2, 3, size, size) if with_stem else (2, 8, 8, 8))
     dz = inputs.normal(rng, 2, 10, 4, 4)
     results = []
     for as_stage in (False, True):
@@ -308,10 +323,12 @@ def test_residual_stage_equals_its_blocks(with_stem, rng, backend):
         kept = []
         with torch.autograd.graph.saved_tensors_hooks(lambda t, k=kept: k.append(t) or t, _same):
             if as_stage:
-                stem = stem if with_stem else None
-                z = ops.residual_stage(leaves["x"], blocks, stem=stem, backend=backend)
+                extra = {"stem": stem, **stem_of_stage(options)} if with_stem else {}
+                z = ops.residual_stage(leaves["x"], blocks, **extra, backend=backend)
             else:
-                z = ops.stem(leaves["x"], stem, backend=backend) if with_stem else leaves["x"]
+                z = leaves["x"]
+                if with_stem:
+                    z = ops.stem(z, stem, **options, backend=backend)
                 for b in blocks:
                     z = ops.residual_block(z, b.convs, b.downsample, act=b.act, backend=backend)
         z.backward(dz)
@@ -327,11 +344,14 @@ def _same(t):
     return t
 
 
-def test_residual_stage_without_gradients(rng, backend):
+@pytest.mark.parametrize("front", ["stem", "unpooled"])
+def test_residual_stage_without_gradients(front, rng, backend):
     layers, split = make_stage(rng)
+    options, size = STEMS[front]
     stem, blocks = split(layers.build(ops.ConvBN, layers.tensors, False))
-    x = inputs.activation(rng, (2, 3, 32, 32))
-    z = ops.stem(x, stem, backend=backend)
+    x = inputs.activation(rng, (2, 3, size, size))
+    z = ops.stem(x, stem, **options, backend=backend)
     for b in blocks:
         z = ops.residual_block(z, b.convs, b.downsample, act=b.act, backend=backend)
-    assert torch.equal(ops.residual_stage(x, blocks, stem=stem, backend=backend), z)
+    options = stem_of_stage(options)
+    assert torch.equal(ops.residual_stage(x, blocks, stem=stem, **options, backend=backend), z)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from resnet_kernels.cli import main
-from resnet_kernels.training.metrics import COLUMNS, write_metrics
+from resnet_kernels.training.metrics import COLUMNS, STEP_COLUMNS, write_metrics
 
 ROOT = Path(__file__).parents[1]
 
@@ -73,11 +73,44 @@ def test_plot_draws_several_runs(tmp_path: Path, capsys: pytest.CaptureFixture[s
     for run in ("a", "b"):
         (tmp_path / run).mkdir()
         rows = [dict.fromkeys(COLUMNS, float(epoch)) for epoch in (1, 2, 3)]
-        write_metrics(rows, tmp_path / run)
+        write_metrics(rows, [dict.fromkeys(STEP_COLUMNS, 1)], tmp_path / run)
+        (tmp_path / run / "config.json").write_text('{"model": "resnet8", "seed": 0}')
     out = tmp_path / "both.png"
     assert main(["plot", str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(out)]) == 0
     assert out.read_bytes().startswith(b"\x89PNG")
     assert str(out) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("damaged", "content", "message"),
+    [
+        ("steps.csv", None, "no steps.csv in"),
+        ("steps.csv", "step,epoch\n1,1\n", "steps.csv: KeyError('lr')"),
+        ("metrics.csv", "epoch\nx\n", "cannot read"),
+        ("metrics.csv", ",".join(COLUMNS) + "\n", "has no finished epoch"),
+        ("config.json", None, "no config.json in"),
+        ("config.json", "{", "config.json: Expecting property name"),
+        ("config.json", "[]", "config.json: expected settings by name"),
+    ],
+)
+def test_plot_of_a_damaged_run_is_one_line(
+    damaged: str,
+    content: str | None,
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_metrics([dict.fromkeys(COLUMNS, 1)], [dict.fromkeys(STEP_COLUMNS, 1)], tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    if content is None:
+        (tmp_path / damaged).unlink()
+    else:
+        (tmp_path / damaged).write_text(content)
+    assert main(["plot", str(tmp_path), "--out", str(tmp_path / "curves.png")]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "curves.png").exists()
 
 
 def test_module_and_import_need_no_command_line_packages() -> None:

@@ -16,7 +16,7 @@ from torch import nn
 from resnet_kernels.cli import main
 from resnet_kernels.training.config import TrainConfig, new_config
 from resnet_kernels.training.errors import UserError
-from resnet_kernels.training.metrics import COLUMNS
+from resnet_kernels.training.metrics import COLUMNS, STEP_COLUMNS
 from resnet_kernels.training.optim import lr_at, make_optimizer, param_groups
 
 LINE = re.compile(
@@ -26,6 +26,24 @@ LINE = re.compile(
 
 def train(out: Path, *options: str) -> int:
     return main(["train", "--device", "cpu", "--out", str(out), *options])
+
+
+def assert_steps_fit(run: Path, epochs: list[dict[str, str]], steps_per_epoch: int) -> None:
+    """Every step once; an epoch's loss is the mean over its steps; the lr is the schedule's."""
+    with (run / "steps.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == STEP_COLUMNS
+    assert [int(row["step"]) for row in rows] == list(range(1, len(epochs) * steps_per_epoch + 1))
+    config = json.loads((run / "config.json").read_text())
+    warmup = round(config["warmup_epochs"] * steps_per_epoch)
+    for i, row in enumerate(rows):
+        assert int(row["epoch"]) == i // steps_per_epoch + 1
+        assert float(row["lr"]) == pytest.approx(
+            lr_at(i, len(rows), warmup, config["lr"]), rel=1e-5
+        )
+    for i, epoch in enumerate(epochs):
+        losses = [float(row["loss"]) for row in rows[i * steps_per_epoch :][:steps_per_epoch]]
+        assert sum(losses) / len(losses) == pytest.approx(float(epoch["train_loss"]), rel=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["fused", "stock"])
@@ -46,6 +64,7 @@ def test_digits_are_learned(kind: str, tmp_path: Path, capsys: pytest.CaptureFix
     assert float(rows[-1]["test_accuracy"]) == pytest.approx(correct / seen, abs=1e-5)
     assert float(rows[-1]["train_loss"]) < float(rows[0]["train_loss"]) / 3
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert_steps_fit(tmp_path, rows, steps_per_epoch=22)
 
     counts = json.loads((tmp_path / "counts.json").read_text())
     if kind == "stock":

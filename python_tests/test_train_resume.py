@@ -16,7 +16,7 @@ from resnet_kernels.cli import main
 from resnet_kernels.training import loop
 from resnet_kernels.training.checkpoint import load_checkpoint, save_checkpoint
 from resnet_kernels.training.errors import UserError
-from resnet_kernels.training.metrics import read_metrics
+from resnet_kernels.training.metrics import read_run
 
 STEPS = 5  # of an epoch: 1437 pictures in batches of 256
 OPTIONS = ["--model", "resnet8", "--epochs", "2", "--batch-size", "256", "--device", "cpu"]
@@ -83,11 +83,15 @@ def test_ctrl_c_and_resume_is_bit_equal(
     assert f"--resume {tmp_path / 'last.pt'}" in capsys.readouterr().out
     saved = load_checkpoint(tmp_path / "last.pt")
     assert saved.epoch * STEPS + saved.step == steps
+    cut = (tmp_path / "steps.csv").read_text().splitlines()
+    assert cut == (unbroken / "steps.csv").read_text().splitlines()[: steps + 1]
     torch.rand(7)  # a resumed run must not depend on the process's own random state
     assert main(["train", "--resume", str(tmp_path)]) == 0
     assert_same_state(tmp_path, unbroken)
-    rows = [{k: v for k, v in r.items() if k not in TIMES} for r in read_metrics(tmp_path)]
-    assert rows == [{k: v for k, v in r.items() if k not in TIMES} for r in read_metrics(unbroken)]
+    resumed, whole = read_run(tmp_path), read_run(unbroken)
+    rows = [{k: v for k, v in row.items() if k not in TIMES} for row in resumed.epochs]
+    assert rows == [{k: v for k, v in row.items() if k not in TIMES} for row in whole.epochs]
+    assert (tmp_path / "steps.csv").read_bytes() == (unbroken / "steps.csv").read_bytes()
 
 
 def test_global_random_state_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

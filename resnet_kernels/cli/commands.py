@@ -72,11 +72,12 @@ def train(out: Path | None, resume: Path | None, **options: Any) -> int:
 @click.argument("runs", nargs=-1, required=True, type=FOLDER)
 @click.option("--out", type=FILE, default="curves.png", help="Picture to write.")
 def plot(runs: tuple[Path, ...], out: Path) -> None:
-    """Draw the curves of several runs in one picture."""
-    from ..training.metrics import read_metrics
+    """Draw the curves of several runs in one picture; runs that differ in their seed alone are one
+    curve with a band."""
+    from ..training.metrics import read_run
     from ..training.plots import plot_runs
 
-    plot_runs({str(run): read_metrics(run) for run in runs}, out)
+    plot_runs([read_run(run) for run in runs], out)
     click.echo(f"wrote {out}")
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import fx, nn
 
 from .kinds import forward_of, kind_of_class, original_class
-from .mixin import _PLANS, STAGE, FusedMixin, find_plan, fused_class, residual_blocks
+from .mixin import _PLANS, STAGE, FusedMixin, find_plan, fused_class, stage_children
 from .plan import Plan
 from .trace import ONE_TENSOR, ArgumentKey
 
@@ -35,7 +35,8 @@ def fuse(model: nn.Module, *, recompute: str | None = None) -> nn.Module:
     Args:
         model: any nn.Module. Wrap in DDP or FSDP, compile or script it afterwards.
         recompute: None, or "stage" to keep no block outputs inside a stage (a Sequential of
-            residual blocks) and rebuild them in backward, which costs one pass a block.
+            residual blocks, with the network's stem if it comes first) and rebuild them in
+            backward, which costs one pass a block.
     Returns: model.
     Raises: TypeError for what is not a plain module (a wrapper, a ScriptModule); ValueError for
         another `recompute`.
@@ -152,9 +153,10 @@ def _restore(module: nn.Module) -> None:
 
 
 def _mark_stages(model: nn.Module) -> None:
-    """Lets each Sequential of two or more residual blocks run them as one op."""
+    """Lets each module with residual blocks in a row, or behind a stem, run them as one op."""
     for module in model.modules():
-        if len(residual_blocks(module)) > 1:
+        fusable = isinstance(module, (FusedMixin, nn.Sequential)) and why_untouched(module) is None
+        if fusable and stage_children(module, usual_key(module)):
             module.__dict__.pop(_PLANS, None)
             module.__dict__[STAGE] = True
             _swap(module)

@@ -30,6 +30,7 @@ class Group:
     shortcut: fx.Node | None = None
     pool: fx.Node | None = None
     preact: Preact | None = None
+    stem: Group | None = None
     blocks: tuple[Group, ...] = ()
 
     @property
@@ -38,7 +39,8 @@ class Group:
         parts = [*self.units, *([self.downsample] if self.downsample else [])]
         found = {node for unit in parts for node in unit.nodes}
         found.update(node for node in (self.pool, *(self.preact or ())) if node is not None)
-        found.update(node for block in self.blocks for node in block.nodes)
+        parts_of_stage = (*self.blocks, *([self.stem] if self.stem else []))
+        found.update(node for group in parts_of_stage for node in group.nodes)
         return tuple(sorted(found))
 
     @property
@@ -67,6 +69,18 @@ def drop_identities(module: nn.Module, graph: fx.Graph) -> list[str]:
             graph.erase_node(node)
             dropped.append(str(node.target))
     return dropped
+
+
+def children_behind_stems(graph: Graph, groups: list[Group]) -> tuple[str, ...]:
+    """Paths of the children that alone get the output of a layer that may start a stage."""
+    found = []
+    for group in groups:
+        users = list(group.out.users)
+        if not starts_stage(group) or len(users) != 1 or users[0].op != "call_module":
+            continue
+        if users[0].args == (group.out,) and not users[0].kwargs:
+            found.append(str(users[0].target))
+    return tuple(found)
 
 
 def find_groups(graph: Graph, stages: bool = False) -> list[Group]:
@@ -191,29 +205,41 @@ def _with_pools(graph: Graph, groups: list[Group]) -> list[Group]:
 
 
 def _with_stages(graph: Graph, groups: list[Group]) -> list[Group]:
-    """Residual blocks that hand their output to the next block alone, as one group."""
+    """Residual blocks that hand their output to the next block alone, and a stem in front of them,
+    as one group."""
     rows: list[list[Group]] = []
     for group in groups:
         before = rows[-1][-1] if rows else None
         if (
             before is not None
-            and all(_is_stage_block(block) for block in (before, group))
+            and (_is_stage_block(before) or starts_stage(before))
+            and _is_stage_block(group)
             and group.x is before.out
             and set(before.out.users) <= set(group.nodes)
         ):
             rows[-1].append(group)
         else:
             rows.append([group])
-    return [_stage(graph, row) if len(row) > 1 else row[0] for row in rows]
+    return [group for row in rows for group in _stage(graph, row)]
 
 
 def _is_stage_block(group: Group) -> bool:
     return len(group.units) > 1 and group.shortcut is None and group.preact is None
 
 
-def _stage(graph: Graph, row: list[Group]) -> Group:
-    units = tuple(unit for block in row for unit in block.units)
-    return Group("residual_stage", row[0].x, units, blocks=tuple(row))
+def starts_stage(group: Group) -> bool:
+    """Whether the group may stand in front of a stage: a layer with its activation and pooling."""
+    return len(group.units) == 1 and group.units[0].is_layer and group.units[0].act is not None
+
+
+def _stage(graph: Graph, row: list[Group]) -> list[Group]:
+    """The row as one group, or as it is if that would reorder what has to keep its order."""
+    if len(row) == 1:
+        return row
+    stem, blocks = (row[0], row[1:]) if starts_stage(row[0]) else (None, row)
+    units = tuple(unit for group in row for unit in group.units)
+    stage = Group("residual_stage", row[0].x, units, stem=stem, blocks=tuple(blocks))
+    return [stage] if is_safe(graph, stage.nodes, stage.inputs) else row
 
 
 def _is_stem(group: Group, pool: nn.Module) -> bool:

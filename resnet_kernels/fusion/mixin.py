@@ -23,7 +23,7 @@ _MAX_PLANS = 64
 # Plans kept per class for other instances to use.
 _MAX_POOL = 128
 _PLANS = "_rnk_plans"
-# In the instance of a Sequential whose residual blocks rebuild their outputs in backward.
+# In the instance of a module whose residual blocks in a row rebuild their outputs in backward.
 STAGE = "_rnk_stage"
 _BLOCKS = ("basic_block", "bottleneck", "residual_block")
 
@@ -124,11 +124,11 @@ def _new_plan(module: nn.Module, key: ArgumentKey) -> Plan:
     """A plan of another instance of the class whose guard fits, or a new one."""
     cls = original_class(type(module))
     with _lock:
-        blocks = residual_blocks(module) if STAGE in module.__dict__ else frozenset()
-        shared = _pool.setdefault((cls, key, bool(blocks)), [])
+        opened = stage_children(module, key) if STAGE in module.__dict__ else frozenset()
+        shared = _pool.setdefault((cls, key, bool(opened)), [])
         plan = next((plan for plan in shared if plan.guard(module)), None)
         if plan is None:
-            plan = make_plan(module, forward_of(module), key, blocks)
+            plan = make_plan(module, forward_of(module), key, opened)
             shared.append(plan)
             del shared[:-_MAX_POOL]
         plans = module.__dict__.setdefault(_PLANS, _Plans())
@@ -137,7 +137,20 @@ def _new_plan(module: nn.Module, key: ArgumentKey) -> Plan:
     return plan
 
 
-def residual_blocks(module: nn.Module) -> frozenset[nn.Module]:
+def stage_children(module: nn.Module, key: ArgumentKey = ONE_TENSOR) -> frozenset[nn.Module]:
+    """What to look into for a stage: the residual blocks that follow each other or a stem."""
+    blocks = _blocks_of(module)
+    found = set(blocks) if len(blocks) > 1 else set()
+    for path in make_plan(module, forward_of(module), key).behind_stems:
+        child = module.get_submodule(path)
+        if _is_block(child):
+            found.add(child)
+        elif inner := _blocks_of(child):
+            found |= {child, *inner}
+    return frozenset(found)
+
+
+def _blocks_of(module: nn.Module) -> frozenset[nn.Module]:
     """The children of a Sequential that run as one residual block each."""
     if forward_of(module) is not nn.Sequential.forward:
         return frozenset()

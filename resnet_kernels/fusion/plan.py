@@ -18,7 +18,14 @@ from torch import fx, nn
 from . import runtime
 from .hazards import is_immutable
 from .kinds import Graph, hooked, kind_of_class, original_class
-from .match import Group, drop_identities, find_groups, layer_names, left_layers
+from .match import (
+    Group,
+    children_behind_stems,
+    drop_identities,
+    find_groups,
+    layer_names,
+    left_layers,
+)
 from .reads import MISSING
 from .trace import ArgumentKey, Trace
 from .units import Unit
@@ -35,8 +42,9 @@ _RELIED_ON = {
 class Plan:
     """How a module runs for one argument structure; `run` is None where its own forward does.
 
-    fused: op and layers of each group; left: layer and reason of each layer that runs by itself. A
-    plan knows children by path only, so it serves other modules and keeps none alive.
+    fused: op and layers of each group; left: layer and reason of each layer that runs by itself;
+    behind_stems: children that would continue a stage with one of the groups. A plan knows children
+    by path only, so it serves other modules and keeps none alive.
     """
 
     guard: Callable[[nn.Module], bool]
@@ -44,6 +52,7 @@ class Plan:
     reason: str
     fused: tuple[tuple[str, tuple[str, ...]], ...]
     left: tuple[tuple[str, str], ...]
+    behind_stems: tuple[str, ...]
     source: str
 
 
@@ -81,24 +90,25 @@ def make_plan(
     module: nn.Module,
     forward: Callable[..., Any],
     key: ArgumentKey,
-    blocks: frozenset[nn.Module] = frozenset(),
+    opened: frozenset[nn.Module] = frozenset(),
 ) -> Plan:
     """Traces `forward` of the module for arguments of this structure; never fails.
 
-    blocks: children that are residual blocks, to run as one op with rebuilt outputs.
+    opened: children to look into whose residual blocks run in a row as one op with rebuilt outputs.
     """
-    trace = Trace(module, forward, key, blocks)
+    trace = Trace(module, forward, key, opened)
     guard = _write_guard(module, trace)
     if trace.graph is None:
-        return Plan(guard, None, trace.reason, (), (), "")
+        return Plan(guard, None, trace.reason, (), (), (), "")
     drop_identities(module, trace.graph)
     graph = Graph(module, trace.graph)
-    groups = find_groups(graph, stages=bool(blocks))
+    groups = find_groups(graph, stages=bool(opened))
     if not any(group.units for group in groups):
-        return Plan(guard, None, "", (), left_layers(graph, []), "")
+        return Plan(guard, None, "", (), left_layers(graph, []), (), "")
     run, text = _Run(graph, groups).write()
     fused = tuple((group.op, layer_names(group)) for group in groups)
-    return Plan(guard, run, "", fused, left_layers(graph, groups), text)
+    behind_stems = children_behind_stems(graph, groups)
+    return Plan(guard, run, "", fused, left_layers(graph, groups), behind_stems, text)
 
 
 def _write_guard(module: nn.Module, trace: Trace) -> Callable[[nn.Module], bool]:
@@ -267,7 +277,8 @@ class _Run:
         act = self._act(unit)
         if group.blocks:
             blocks = "".join(f"({self._block(block)}), " for block in group.blocks)
-            return f"{self._runtime('residual_stage')}({x}, ({blocks}))"
+            stem = "None" if group.stem is None else f"({self._stem(group.stem)})"
+            return f"{self._runtime('residual_stage')}({x}, {stem}, ({blocks}))"
         if group.preact is not None:
             bns = "".join(f"{self._module(unit.bn)}, " for unit in group.units)
             nodes = [*(unit.conv for unit in group.units[1:]), group.preact.last]
@@ -276,8 +287,7 @@ class _Run:
             projection = "None" if skip is None else self._module(skip)
             return f"{self._runtime('preact_block')}({x}, ({bns}), ({convs}), {projection}, {act})"
         if group.op == "stem":
-            layer = f"{self._module(unit.conv)}, {self._module(unit.bn)}"
-            return f"{self._runtime('stem')}({x}, {layer}, {self._module(group.pool)}, {act})"
+            return f"{self._runtime('stem')}({x}, {self._stem(group)})"
         if len(group.units) > 1:
             shortcut = self.names[group.shortcut] if group.shortcut is not None else "None"
             return f"{self._runtime('residual_block')}({x}, {shortcut}, {self._block(group)})"
@@ -291,6 +301,12 @@ class _Run:
         layers = "".join(f"{self._layer(unit)}, " for unit in group.units)
         downsample = self._layer(group.downsample) if group.downsample else "None"
         return f"({layers}), {downsample}, {self._act(group.units[-1])}"
+
+    def _stem(self, group: Group) -> str:
+        """Convolution, batch norm, pooling or None, and activation of a stem."""
+        (unit,) = group.units
+        pool = "None" if group.pool is None else self._module(group.pool)
+        return f"{self._module(unit.conv)}, {self._module(unit.bn)}, {pool}, {self._act(unit)}"
 
     def _layer(self, unit: Unit) -> str:
         return f"({self._module(unit.conv)}, {self._module(unit.bn)})"

@@ -11,7 +11,7 @@ import operator
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import fx, nn
@@ -123,7 +123,8 @@ class _Tracer(fx.Tracer):
         key: ArgumentKey,
         opened: frozenset[nn.Module],
     ) -> None:
-        super().__init__(autowrap_modules=())
+        # Any: torch's own annotation of this argument differs between its versions.
+        super().__init__(autowrap_modules=cast(Any, ()))
         self.forward = forward
         self.opened = opened
         self.key = key

@@ -93,9 +93,23 @@ def bn_act(
         checks.residual(residual, y, y.shape)
     mode = bn_mode(bn, y.shape)
     params = bn_params(bn, None, y, mode)
+    return run_bn_act(y, ns, params, mode, spec, residual=residual)
+
+
+@autocasts_residual
+def run_bn_act(
+    y: Tensor,
+    ns: Any,
+    params: BNParams,
+    mode: BNMode,
+    act: ActSpec,
+    *,
+    residual: Tensor | None = None,
+) -> Tensor:
+    """bn_act of a checked batch norm."""
     if wants_grad(y, residual, *params[:2]):
-        return apply(_BNAct, ns, mode, spec, y, residual, *params)
+        return apply(_BNAct, ns, mode, act, y, residual, *params)
     y = as_dense(y)
     state = bn_state(ns, mode, params, y)
     residual = None if residual is None else dense_like(residual, y)
-    return ns.bn_act_fwd(y, state.scale, state.bias, residual, None, None, *spec)
+    return ns.bn_act_fwd(y, state.scale, state.bias, residual, None, None, *act)

@@ -11,6 +11,8 @@ from torch import Tensor
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 Pair = tuple[int, int]
+# Strides, paddings and the like beyond it would overflow an image's size.
+_MAX_INTEGER = 2**31 - 1
 
 
 def tensor(value: Any, name: str) -> Tensor:
@@ -26,8 +28,12 @@ def activation(x: Any, name: str) -> None:
         raise TypeError(f"{name}: expected float32, bfloat16, float16 or float64, got {x.dtype}")
     if x.dim() != 4:
         raise ValueError(f"{name}: expected 4 dimensions [N, C, H, W], got shape {list(x.shape)}")
-    if x.layout != torch.strided:
-        raise TypeError(f"{name}: expected a strided (dense) tensor, got layout {x.layout}")
+    strided(x, name)
+
+
+def strided(value: Tensor, name: str) -> None:
+    if value.layout is not torch.strided:
+        raise TypeError(f"{name}: expected a strided (dense) tensor, got layout {value.layout}")
 
 
 def same_device(value: Tensor, x: Tensor, name: str) -> None:
@@ -46,15 +52,17 @@ def residual(value: Any, x: Tensor, size: Sequence[int], name: str = "residual")
 
 
 def vector(value: Any, channels: int, x: Tensor, name: str) -> None:
-    """value is None or [channels] of a floating dtype on x's device."""
+    """value is None or a dense [channels] of a floating dtype on x's device."""
     if value is None or (
         isinstance(value, Tensor)
         and value.shape == (channels,)
         and value.dtype.is_floating_point
         and value.device == x.device
+        and value.layout is torch.strided
     ):
         return
     tensor(value, name)
+    strided(value, name)
     if not value.dtype.is_floating_point:
         raise TypeError(f"{name}: expected a floating dtype, got {value.dtype}")
     if value.dim() != 1 or value.shape[0] != channels:
@@ -98,6 +106,28 @@ def batch_norm(bn: Any, channels: int, x: Tensor) -> None:
         raise ValueError(f"eps: expected more than 0 in training, got {bn.eps}")
     if not isinstance(bn.training, bool):
         raise TypeError(f"training: expected a bool, got {bn.training!r}")
+    if bn.training:
+        _updated_in_place(bn)
+    if bn.process_group is not None:
+        _process_group(bn.process_group)
+
+
+def _updated_in_place(bn: Any) -> None:
+    for name in ("running_mean", "running_var"):
+        value = getattr(bn, name)
+        if value is not None and not value.is_contiguous():
+            raise ValueError(
+                f"{name}: expected contiguous memory in training, got strides {value.stride()}"
+            )
+
+
+def _process_group(group: Any) -> None:
+    distributed = torch.distributed
+    if not distributed.is_available() or not isinstance(group, distributed.ProcessGroup):
+        raise TypeError(
+            "process_group: expected a torch.distributed.ProcessGroup or None, got "
+            f"{type(group).__name__}"
+        )
 
 
 def more_than_one_value(size: Sequence[int]) -> None:
@@ -114,12 +144,19 @@ def _integer(value: Any, name: str, minimum: int) -> int:
         raise TypeError(f"{name}: expected an int, got {value!r}")
     if value < minimum:
         raise ValueError(f"{name}: expected at least {minimum}, got {value}")
+    if value > _MAX_INTEGER:
+        raise ValueError(f"{name}: expected at most {_MAX_INTEGER}, got {value}")
     return value  # type: ignore[return-value]
 
 
 def pair(value: Any, name: str, minimum: int) -> Pair:
     """An int or two ints (height, width), as a tuple of two."""
-    if type(value) is int and value >= minimum:
+    if type(value) is tuple and len(value) == 2:
+        first, second = value
+        plain = type(first) is int and type(second) is int
+        if plain and min(value) >= minimum and max(value) <= _MAX_INTEGER:
+            return value
+    elif type(value) is int and minimum <= value <= _MAX_INTEGER:
         return value, value
     if isinstance(value, (list, tuple)):
         if len(value) == 1:
@@ -133,10 +170,13 @@ def pair(value: Any, name: str, minimum: int) -> Pair:
 def weight(w: Any, size: Sequence[int], x: Tensor, groups: Any, name: str = "weight") -> None:
     """w is [K, C / groups, R, S] for an input of `size` [N, C, H, W] on x's device."""
     tensor(w, name)
+    strided(w, name)
     if not w.dtype.is_floating_point:
         raise TypeError(f"{name}: expected a floating dtype, got {w.dtype}")
     if w.dim() != 4:
         raise ValueError(f"{name}: expected 4 dimensions [K, C/groups, R, S], got {list(w.shape)}")
+    if 0 in (w.shape[0], *w.shape[2:]):
+        raise ValueError(f"{name}: expected at least one filter and tap, got {list(w.shape)}")
     _integer(groups, "groups", 1)
     channels = size[1]
     if w.shape[0] % groups or channels % groups:
@@ -161,7 +201,7 @@ def padding(value: Any, w: Tensor, stride: Pair, dilation: Pair) -> tuple[Pair, 
     if value != "same":
         raise ValueError(f"padding: expected ints, 'valid' or 'same', got {value!r}")
     if stride != (1, 1):
-        raise ValueError(f"padding: 'same' expects stride 1, got stride {stride}")
+        raise ValueError(f"padding: expected ints with stride {stride}, got 'same'")
     total = [dilation[i] * (w.shape[i + 2] - 1) for i in range(2)]
     return (total[0] // 2, total[1] // 2), (total[0] % 2, total[1] % 2)
 

@@ -17,6 +17,7 @@ from .layers import (
     NO_PROLOGUE,
     ActSpec,
     Conv,
+    ConvArgs,
     act_spec,
     apply,
     as_dense,
@@ -121,17 +122,31 @@ def conv_act(
     checks.weight(weight, x.shape, x, groups)
     checks.vector(bias, weight.shape[0], x, "bias")
     spec = act_spec(act, negative_slope)
-    conv, extra = conv_geometry(
-        x, Conv(weight, bias, stride, padding, dilation, groups), ns, x.shape
-    )
+    bundle = Conv(weight, bias, stride, padding, dilation, groups)
+    conv, extra = conv_geometry(ns, x, weight, bundle)
     x = pad_extra(x, extra)
     out_size = conv_out_size(x.shape, weight.shape, *conv[:3])
     checks.image_covers_kernel(out_size, "weight")
     if residual is not None:
         checks.residual(residual, x, out_size)
     weight, bias = weight_for(weight, x), vector_for(bias, x)
+    return run_conv_act(x, ns, weight, bias, conv, spec, residual=residual)
+
+
+@autocasts
+def run_conv_act(
+    x: Tensor,
+    ns: Any,
+    weight: Tensor,
+    bias: Tensor | None,
+    conv: ConvArgs,
+    act: ActSpec,
+    *,
+    residual: Tensor | None = None,
+) -> Tensor:
+    """conv_act of checked arguments; x has its whole padding."""
     if wants_grad(x, residual, weight, bias):
-        return apply(_ConvAct, ns, conv, spec, x, residual, weight, bias)
+        return apply(_ConvAct, ns, conv, act, x, residual, weight, bias)
     x = as_dense(x)
     residual = residual_for(residual, x, weight)
-    return ns.conv_fwd(x, weight, *NO_PROLOGUE, None, bias, residual, *spec, *conv)
+    return ns.conv_fwd(x, weight, *NO_PROLOGUE, None, bias, residual, *act, *conv)

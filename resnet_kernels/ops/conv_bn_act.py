@@ -123,23 +123,35 @@ def conv_bn_act(
     layer, extra = conv_bn_layer(ns, x, bundle)
     if residual is not None:
         checks.residual(residual, x, layer.out_size)
-    x = pad_extra(x, extra)
-    if wants_grad(x, residual, layer.weight, *layer.params[:3]):
-        return apply(_ConvBNAct, ns, layer.spec, spec, x, residual, *layer.tensors())
-    return _conv_bn_act_inference(ns, as_dense(x), residual, layer, spec)
+    return run_conv_bn_act(pad_extra(x, extra), ns, layer, spec, residual=residual)
 
 
-def _conv_bn_act_inference(
-    ns: Any, x: Tensor, residual: Tensor | None, layer: Layer, spec: ActSpec
+@autocasts
+def run_conv_bn_act(
+    x: Tensor, ns: Any, layer: Layer, act: ActSpec, *, residual: Tensor | None = None
+) -> Tensor:
+    """conv_bn_act of a checked layer; x has its whole padding."""
+    w, params, spec, _ = layer
+    if wants_grad(x, residual, w, *params[:3]):
+        return apply(_ConvBNAct, ns, spec, act, x, residual, w, *params)
+    return conv_bn_act_inference(ns, as_dense(x), residual, w, params, spec, act)
+
+
+def conv_bn_act_inference(
+    ns: Any,
+    x: Tensor,
+    residual: Tensor | None,
+    w: Tensor,
+    params: BNParams,
+    spec: LayerSpec,
+    act: ActSpec,
 ) -> Tensor:
     """Nothing is kept; fixed statistics go into the convolution's epilogue."""
-    weight, params, (conv, mode), _ = layer
-    if mode.batch_stats:
-        y, state = conv_bn_forward(ns, x, weight, params, layer.spec, NO_PROLOGUE)
+    if spec.mode.batch_stats:
+        y, state = conv_bn_forward(ns, x, w, params, spec, NO_PROLOGUE)
         residual = None if residual is None else dense_like(residual, y)
-        return ns.bn_act_fwd(y, state.scale, state.bias, residual, None, None, *spec)
-    state = state_from_running(ns, mode, params)
+        return ns.bn_act_fwd(y, state.scale, state.bias, residual, None, None, *act)
+    state = state_from_running(ns, spec.mode, params)
     return ns.conv_fwd(
-        x, weight, *NO_PROLOGUE, state.scale, state.bias,
-        residual_for(residual, x, weight), *spec, *conv,
-    )  # fmt: skip
+        x, w, *NO_PROLOGUE, state.scale, state.bias, residual_for(residual, x, w), *act, *spec.conv
+    )

@@ -147,7 +147,7 @@ def as_dense(x: Tensor) -> Tensor:
 
 def uses_tf32(x: Tensor, ns: Any) -> bool:
     """Whether torch's setting asks for tf32 in this convolution; the CPU kernels have no tf32."""
-    if x.dtype != torch.float32 or (x.device.type == "cpu" and ns.name == "resnet_kernels"):
+    if x.dtype != torch.float32 or (x.is_cpu and ns.name == "resnet_kernels"):
         return False
     return torch.backends.cudnn.conv.fp32_precision == "tf32"  # type: ignore[attr-defined]
 
@@ -169,13 +169,12 @@ def vector_for(v: Tensor | None, x: Tensor) -> Tensor | None:
     return v if v.is_contiguous() else v.contiguous()
 
 
-def conv_geometry(
-    x: Tensor, conv: Any, ns: Any, size: Sequence[int]
-) -> tuple[ConvArgs, tuple[int, int]]:
-    """Arguments for the primitives from a Conv or ConvBN, and extra padding at bottom and right."""
+def conv_geometry(ns: Any, x: Tensor, w: Tensor, conv: Any) -> tuple[ConvArgs, tuple[int, int]]:
+    """Arguments for the primitives from a Conv, a ConvBN or an nn.Conv2d with weight w, and extra
+    padding at bottom and right."""
     stride = checks.pair(conv.stride, "stride", 1)
     dilation = checks.pair(conv.dilation, "dilation", 1)
-    padding, extra = checks.padding(conv.padding, conv.weight, stride, dilation)
+    padding, extra = checks.padding(conv.padding, w, stride, dilation)
     return (stride, padding, dilation, conv.groups, uses_tf32(x, ns)), extra
 
 
@@ -212,7 +211,7 @@ def conv_bn_layer(
     checks.batch_norm(bundle, channels, x)
     checks.vector(bundle.conv_bias, channels, x, "conv_bias")
     size = list(size or x.shape)
-    conv, extra = conv_geometry(x, bundle, ns, size)
+    conv, extra = conv_geometry(ns, x, bundle.weight, bundle)
     padded = [size[0], size[1], size[2] + extra[0], size[3] + extra[1]]
     out_size = conv_out_size(padded, bundle.weight.shape, *conv[:3])
     checks.image_covers_kernel(out_size, "weight")

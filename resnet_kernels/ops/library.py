@@ -88,7 +88,7 @@ def namespace(backend: str | None = None) -> Any:
     Raises: ValueError for a name that is not a backend.
     """
     name = backend or _default_backend
-    if name not in _namespaces:
+    if not isinstance(name, str) or name not in _namespaces:
         raise ValueError(f"backend: expected one of {sorted(NAMESPACES)}, got {name!r}")
     return _namespaces[name]
 

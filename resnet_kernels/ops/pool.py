@@ -124,6 +124,8 @@ def avg_pool(
     Raises: ValueError or TypeError naming the argument, the expected and the given value.
     """
     checks.activation(x, "x")
+    if 0 in x.shape[2:]:
+        raise ValueError(f"x: expected an image of at least 1 x 1, got {list(x.shape)}")
     size = tuple(x.shape[2:]) if kernel is None else checks.pair(kernel, "kernel", 1)
     step = (0, 0) if kernel is None or stride is None else checks.pair(stride, "stride", 1)
     pad = checks.pair(padding, "padding", 0)

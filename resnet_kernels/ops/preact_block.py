@@ -58,7 +58,7 @@ class PreactSpec(NamedTuple):
     act: ActSpec
 
 
-class _Tensors(NamedTuple):
+class PreactTensors(NamedTuple):
     """Weights, the projection's last; biases of the last convolution and of the projection; BNs.
 
     The bias of any other convolution is the conv_bias of the BN behind it.
@@ -72,15 +72,15 @@ class _Tensors(NamedTuple):
         return [*self.weights, *self.biases, *(v for p in self.params for v in p)]
 
 
-def _from_flat(spec: PreactSpec, flat: Sequence[Any]) -> _Tensors:
+def _from_flat(spec: PreactSpec, flat: Sequence[Any]) -> PreactTensors:
     n = len(spec.convs) + (spec.shortcut is not None)
     size = len(BNParams._fields)
     params = [BNParams(*flat[i : i + size]) for i in range(n + 2, len(flat), size)]
-    return _Tensors(list(flat[:n]), list(flat[n : n + 2]), params)
+    return PreactTensors(list(flat[:n]), list(flat[n : n + 2]), params)
 
 
 def _forward(
-    ns: Any, spec: PreactSpec, x: Tensor, tensors: _Tensors
+    ns: Any, spec: PreactSpec, x: Tensor, tensors: PreactTensors
 ) -> tuple[Tensor, list[Tensor], list[BNState]]:
     """(output, raw h_1 ... h_{n-1}, states)."""
     weights, biases, params = tensors
@@ -141,11 +141,11 @@ class _Backward(NamedTuple):
 
     ns: Any
     spec: PreactSpec
-    tensors: _Tensors
+    tensors: PreactTensors
     hs: list[Tensor]
     states: list[BNState]
     need_x: bool
-    need: _Tensors
+    need: PreactTensors
 
     def wgrad(self, dy: Tensor, i: int, w: Tensor, conv: ConvArgs) -> Tensor:
         """Gradient of a weight behind BN i."""
@@ -157,7 +157,7 @@ class _Backward(NamedTuple):
         above = any(self.need.weights[:i]) or any(any(p[:3]) for p in self.need.params[: i + 1])
         return above or self.need_x
 
-    def run(self, dout: Tensor) -> tuple[Tensor | None, _Tensors]:
+    def run(self, dout: Tensor) -> tuple[Tensor | None, PreactTensors]:
         """(dx, gradients in the order of the tensors)."""
         ns, spec, hs = self.ns, self.spec, self.hs
         dw: list[Any] = [None] * len(self.tensors.weights)
@@ -190,9 +190,10 @@ class _Backward(NamedTuple):
             vectors[i] = BNParams(*vector_gradients(state, sums, wants), None, None, None)
             gamma = self.tensors.params[i].gamma
             dy = bn_backward(ns, spec.modes[i], gamma, state, hs[i], g, sums, act, spec.act.slope)
+        grads = PreactTensors(dw, biases, vectors)
         if not self.need_x:
-            return None, _Tensors(dw, biases, vectors)
-        return dy if spec.shortcut is not None else dy.add_(dout), _Tensors(dw, biases, vectors)
+            return None, grads
+        return dy if spec.shortcut is not None else dy.add_(dout), grads
 
 
 def _checked(
@@ -202,7 +203,10 @@ def _checked(
     convs: Sequence[Conv],
     shortcut: Conv | None,
     act: ActSpec,
-) -> tuple[PreactSpec, _Tensors]:
+) -> tuple[PreactSpec, PreactTensors]:
+    for name, value in (("bns", bns), ("convs", convs)):
+        if not isinstance(value, Sequence):
+            raise TypeError(f"{name}: expected a sequence, got {type(value).__name__}")
     if len(bns) != len(convs) or not convs:
         raise ValueError(f"bns: expected as many as convs and at least 1, got {len(bns)}")
     all_convs = [*convs] if shortcut is None else [*convs, shortcut]
@@ -213,7 +217,7 @@ def _checked(
         size = sizes[0] if i == len(convs) else sizes[-1]
         checks.weight(conv.weight, size, x, conv.groups)
         checks.vector(conv.bias, conv.weight.shape[0], x, "bias")
-        geometry, extra = conv_geometry(x, conv, ns, size)
+        geometry, extra = conv_geometry(ns, x, conv.weight, conv)
         if extra != (0, 0):
             raise ValueError(f"convs[{i}].padding: expected the same padding on both sides")
         sizes.append(conv_out_size(size, conv.weight.shape, *geometry[:3]))
@@ -236,7 +240,7 @@ def _checked(
     biases = [vector_for(convs[-1].bias, x), vector_for(shortcut.bias, x) if shortcut else None]
     projection = geometries.pop() if shortcut is not None else None
     spec = PreactSpec(tuple(modes), tuple(geometries), projection, act)
-    return spec, _Tensors(weights, biases, params)
+    return spec, PreactTensors(weights, biases, params)
 
 
 @autocasts
@@ -267,6 +271,12 @@ def preact_block(
     checks.activation(x, "x")
     ns = namespace(backend)
     spec, tensors = _checked(ns, x, bns, convs, shortcut, act_spec(act, negative_slope))
+    return run_preact_block(x, ns, spec, tensors)
+
+
+@autocasts
+def run_preact_block(x: Tensor, ns: Any, spec: PreactSpec, tensors: PreactTensors) -> Tensor:
+    """preact_block of checked arguments."""
     flat = tensors.flat()
     if wants_grad(x, *flat):
         return apply(_PreactBlock, ns, spec, x, *flat)

@@ -23,6 +23,7 @@ from .block_steps import (
 )
 from .layers import (
     LAYER_TENSORS,
+    ActSpec,
     ConvBN,
     Layer,
     act_spec,
@@ -118,7 +119,7 @@ def block_layers(
     return main, None
 
 
-def block_spec(main: Sequence[Layer], projection: Layer | None, act: Any) -> BlockSpec:
+def block_spec(main: Sequence[Layer], projection: Layer | None, act: ActSpec) -> BlockSpec:
     specs = tuple(layer.spec for layer in main)
     return BlockSpec(specs, None if projection is None else projection.spec, act)
 
@@ -156,7 +157,22 @@ def residual_block(
     checks.activation(x, "x")
     ns = namespace(backend)
     main, projection = block_layers(ns, x, x.shape, convs, downsample, shortcut)
-    spec = block_spec(main, projection, act_spec(act, negative_slope))
+    spec = act_spec(act, negative_slope)
+    return run_residual_block(x, ns, main, projection, spec, shortcut=shortcut)
+
+
+@autocasts
+def run_residual_block(
+    x: Tensor,
+    ns: Any,
+    main: Sequence[Layer],
+    projection: Layer | None,
+    act: ActSpec,
+    *,
+    shortcut: Tensor | None = None,
+) -> Tensor:
+    """residual_block of checked layers."""
+    spec = block_spec(main, projection, act)
     flat = flat_tensors(main, projection)
     if wants_grad(x, shortcut, *flat):
         return apply(_ResidualBlock, ns, spec, x, shortcut, *flat)

@@ -28,14 +28,13 @@ from .block_steps import (
     needs_from_flat,
     params_from_flat,
 )
-from .bn_layer import BNParams, BNState
+from .bn_layer import BNParams
 from .fakes import pool_out_size
 from .layers import (
     LAYER_TENSORS,
     ActSpec,
     ConvBN,
     Layer,
-    LayerSpec,
     act_spec,
     apply,
     as_dense,
@@ -47,7 +46,15 @@ from .layers import (
 from .library import namespace
 from .pool import PoolArgs
 from .residual_block import block_layers, block_spec, flat_tensors
-from .stem import stem_backward, stem_forward, stem_output, stem_pool
+from .stem import (
+    STEM_KEPT,
+    StemSpec,
+    stem_backward,
+    stem_forward,
+    stem_inference,
+    stem_output,
+    stem_pool,
+)
 
 
 class Block(NamedTuple):
@@ -59,20 +66,11 @@ class Block(NamedTuple):
     negative_slope: float = 0.01
 
 
-class StemSpec(NamedTuple):
-    layer: LayerSpec
-    act: ActSpec
-    pool: PoolArgs
-
-
 class StageSpec(NamedTuple):
     """What is not a tensor; `stem` if the stage's input is the network's stem applied to x."""
 
     stem: StemSpec | None
     blocks: tuple[BlockSpec, ...]
-
-
-_STEM_KEPT = 2 + len(BNState._fields)
 
 
 def _split(flat: Sequence[Any], sizes: Sequence[int]) -> list[list[Any]]:
@@ -90,7 +88,7 @@ def _param_sizes(spec: StageSpec) -> list[int]:
 
 
 def _kept_sizes(spec: StageSpec) -> list[int]:
-    stem = 0 if spec.stem is None else _STEM_KEPT
+    stem = 0 if spec.stem is None else STEM_KEPT
     return [stem, *(kept_size(block) for block in spec.blocks)]
 
 
@@ -101,10 +99,7 @@ class _ResidualStage(torch.autograd.Function):
         stem_flat, *block_flats = _split(flat, _param_sizes(spec))
         kept: list[Tensor | None] = []
         if spec.stem is not None:
-            layer, act, pool = spec.stem
-            h, stem_kept = stem_forward(
-                ns, layer, act, pool, x, stem_flat[0], BNParams(*stem_flat[1:])
-            )
+            h, stem_kept = stem_forward(ns, spec.stem, x, stem_flat[0], BNParams(*stem_flat[1:]))
             kept += stem_kept
         for block, block_flat in zip(spec.blocks, block_flats, strict=True):
             h, block_kept = block_forward(ns, block, h, None, params_from_flat(block_flat))
@@ -146,9 +141,8 @@ class _ResidualStage(torch.autograd.Function):
         needs = (need_x, *stem_needs)
         if dh is None or not any(needs):
             return None, None, None, *([None] * LAYER_TENSORS), *grads
-        layer, act, pool = spec.stem
         dx, *stem_grads = stem_backward(
-            ns, layer, act, pool, dh, x, stem_flat[0], stem_flat[1], stem_kept, needs
+            ns, spec.stem, dh, x, stem_flat[0], stem_flat[1], stem_kept, needs
         )
         return None, None, dx, *stem_grads, None, None, None, *grads
 
@@ -159,20 +153,39 @@ def _rebuilt_inputs(
     """The input of each block."""
     inputs = [x]
     if spec.stem is not None:
-        inputs = [stem_output(ns, spec.stem.act, spec.stem.pool, stem_kept)]
+        inputs = [stem_output(ns, spec.stem, stem_kept)]
     for block, kept in zip(spec.blocks[:-1], keeps, strict=False):
         inputs.append(block_output(ns, block, inputs[-1], None, kept))
     return inputs
 
 
-def _stem_layer(
-    ns: Any, x: Tensor, conv: ConvBN, pool: Any, act: ActSpec
-) -> tuple[Tensor, Layer, StemSpec, list[int]]:
-    """(padded x, the stem's layer and spec, size of its output)."""
+class StageStem(NamedTuple):
+    """A checked stem: its layer and extra padding, activation, pooling, size of its output."""
+
+    layer: Layer
+    extra: tuple[int, int]
+    act: ActSpec
+    pool: PoolArgs | None
+    out_size: list[int]
+
+
+class StageBlock(NamedTuple):
+    """A checked block."""
+
+    main: Sequence[Layer]
+    projection: Layer | None
+    act: ActSpec
+
+
+def _stage_stem(ns: Any, x: Tensor, conv: Any, pool: Any, act: ActSpec) -> StageStem:
+    if not isinstance(conv, ConvBN):
+        raise TypeError(f"stem: expected a ConvBN, got {type(conv).__name__}")
     layer, extra = conv_bn_layer(ns, x, conv)
-    args = stem_pool(pool, layer)
-    size = pool_out_size(layer.out_size, *args)
-    return pad_extra(x, extra), layer, StemSpec(layer.spec, act, args), size
+    args, size = None, layer.out_size
+    if pool is not None:
+        args = stem_pool(pool, layer)
+        size = pool_out_size(size, *args)
+    return StageStem(layer, extra, act, args, size)
 
 
 @autocasts
@@ -182,6 +195,7 @@ def residual_stage(
     *,
     stem: ConvBN | None = None,
     stem_act: str | None = "relu",
+    stem_negative_slope: float = 0.01,
     pool: Any = (3, 2, 1),
     backend: str | None = None,
 ) -> Tensor:
@@ -191,7 +205,8 @@ def residual_stage(
 
     Args:
         x: (N, C, H, W), fp32/fp16/bf16/fp64, any strides.
-        blocks: Block bundles. stem, stem_act, pool: arguments of the op stem, run on x first.
+        blocks: Block bundles.
+        stem, stem_act, stem_negative_slope, pool: arguments of the op stem, which runs on x first.
     Returns: (N, K, P, Q), dtype and memory format of x. Keeps x, raw convolution outputs, vectors
         (K,) and one bit a block output for backward, which pays one pass a block for it.
     Raises: ValueError or TypeError naming the argument, the expected and the given value. A second
@@ -201,20 +216,34 @@ def residual_stage(
     if not blocks:
         raise ValueError("blocks: expected at least one Block, got none")
     ns = namespace(backend)
-    size, stem_spec = list(x.shape), None
-    flat: list[Tensor | None] = []
+    front, size = None, list(x.shape)
     if stem is not None:
-        x, layer, stem_spec, size = _stem_layer(ns, x, stem, pool, act_spec(stem_act, 0.01))
-        flat += layer.tensors()
-    specs = []
+        front = _stage_stem(ns, x, stem, pool, act_spec(stem_act, stem_negative_slope))
+        size = front.out_size
+    rows = []
     for i, block in enumerate(blocks):
         if not isinstance(block, Block):
             raise TypeError(f"blocks[{i}]: expected a Block, got {type(block).__name__}")
         main, projection = block_layers(ns, x, size, block.convs, block.downsample, None)
-        specs.append(block_spec(main, projection, act_spec(block.act, block.negative_slope)))
-        flat += flat_tensors(main, projection)
+        rows.append(StageBlock(main, projection, act_spec(block.act, block.negative_slope)))
         size = main[-1].out_size
-    spec = StageSpec(stem_spec, tuple(specs))
+    return run_residual_stage(x, ns, front, rows)
+
+
+@autocasts
+def run_residual_stage(
+    x: Tensor, ns: Any, stem: StageStem | None, blocks: Sequence[StageBlock]
+) -> Tensor:
+    """residual_stage of a checked stem and checked blocks."""
+    flat: list[Tensor | None] = []
+    stem_spec = None
+    if stem is not None:
+        x = pad_extra(x, stem.extra)
+        stem_spec = StemSpec(stem.layer.spec, stem.act, stem.pool)
+        flat += stem.layer.tensors()
+    for block in blocks:
+        flat += flat_tensors(block.main, block.projection)
+    spec = StageSpec(stem_spec, tuple(block_spec(*block) for block in blocks))
     if wants_grad(x, *flat):
         return apply(_ResidualStage, ns, spec, x, *flat)
     return _inference(ns, spec, as_dense(x), flat)
@@ -223,7 +252,7 @@ def residual_stage(
 def _inference(ns: Any, spec: StageSpec, x: Tensor, flat: Sequence[Any]) -> Tensor:
     stem_flat, *block_flats = _split(flat, _param_sizes(spec))
     if spec.stem is not None:
-        x = stem_forward(ns, *spec.stem, x, stem_flat[0], BNParams(*stem_flat[1:]))[0]
+        x = stem_inference(ns, spec.stem, x, stem_flat[0], BNParams(*stem_flat[1:]))
     for block, block_flat in zip(spec.blocks, block_flats, strict=True):
         x = block_inference(ns, block, x, None, params_from_flat(block_flat))
     return x

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from . import checks
-from .bn_layer import BNParams, BNState, bn_backward, dense_like, needs_sums, vector_gradients
-from .conv_bn_act import conv_bn_act
+from .bn_layer import (
+    BNParams,
+    BNState,
+    act_forward,
+    bn_backward,
+    dense_like,
+    needs_sums,
+    vector_gradients,
+)
+from .conv_bn_act import conv_bn_act, conv_bn_act_inference
 from .fakes import pool_out_size
 from .layers import (
     NO_PROLOGUE,
@@ -32,26 +40,48 @@ from .library import namespace
 from .pool import PoolArgs, max_pool_args, max_pool_backward
 
 
+class StemSpec(NamedTuple):
+    """What is not a tensor; `pool` is None for a stem without pooling."""
+
+    layer: LayerSpec
+    act: ActSpec
+    pool: PoolArgs | None
+
+
+# y, indices and the BN state.
+STEM_KEPT = 2 + len(BNState._fields)
+
+
 def stem_forward(
-    ns: Any, spec: LayerSpec, act: ActSpec, pool: PoolArgs, x: Tensor, w: Tensor, params: BNParams
+    ns: Any, spec: StemSpec, x: Tensor, w: Tensor, params: BNParams
 ) -> tuple[Tensor, list[Tensor | None]]:
-    """(output, what backward needs: y, indices and the BN state)."""
-    y, state = conv_bn_forward(ns, x, w, params, spec, NO_PROLOGUE)
-    z, indices = ns.max_pool_fwd(y, state.scale, state.bias, *act, *pool)
+    """(output, what backward needs: y, indices of the pooling and the BN state)."""
+    y, state = conv_bn_forward(ns, x, w, params, spec.layer, NO_PROLOGUE)
+    z, indices = _activated(ns, spec, y, state)
     return z, [y, indices, *state]
 
 
-def stem_output(ns: Any, act: ActSpec, pool: PoolArgs, kept: Sequence[Any]) -> Tensor:
+def _activated(ns: Any, spec: StemSpec, y: Tensor, state: BNState) -> tuple[Tensor, Tensor | None]:
+    if spec.pool is None:
+        return act_forward(ns, y, state, None, None, *spec.act)
+    return ns.max_pool_fwd(y, state.scale, state.bias, *spec.act, *spec.pool)
+
+
+def stem_inference(ns: Any, spec: StemSpec, x: Tensor, w: Tensor, params: BNParams) -> Tensor:
+    """The stem without gradients; without pooling, fixed statistics go into the epilogue."""
+    if spec.pool is None:
+        return conv_bn_act_inference(ns, x, None, w, params, spec.layer, spec.act)
+    return stem_forward(ns, spec, x, w, params)[0]
+
+
+def stem_output(ns: Any, spec: StemSpec, kept: Sequence[Any]) -> Tensor:
     """The stem's output again from what forward kept: one pass, no convolution."""
-    state = BNState(*kept[2:])
-    return ns.max_pool_fwd(kept[0], state.scale, state.bias, *act, *pool)[0]
+    return _activated(ns, spec, kept[0], BNState(*kept[2:]))[0]
 
 
 def stem_backward(
     ns: Any,
-    spec: LayerSpec,
-    act: ActSpec,
-    pool: PoolArgs,
+    spec: StemSpec,
     dz: Tensor,
     x: Tensor,
     w: Tensor,
@@ -60,18 +90,20 @@ def stem_backward(
     needs: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
     """Gradients of (x, w, gamma, beta, conv_bias); needs in that order."""
+    layer, act, pool = spec
     y, indices, *vectors = kept
     state = BNState(*vectors)
     vector_needs = tuple(needs[2:5])
-    da = dense_like(max_pool_backward(ns, dz, indices, y.shape, pool), y)
+    da = dz if pool is None else max_pool_backward(ns, dz, indices, y.shape, pool)
+    da = dense_like(da, y)
     sums = None
     if needs_sums(state, vector_needs):
         sums = ns.bn_act_bwd_reduce(da, y, *state[:4], *act)
     dx = dw = None
     if needs[0] or needs[1]:
-        dy = bn_backward(ns, spec.mode, gamma, state, y, da, sums, *act)
-        dx = ns.conv_dgrad(dy, w, None, x.shape, *spec.conv) if needs[0] else None
-        dw = ns.conv_wgrad(dy, x, w, *NO_PROLOGUE, *spec.conv) if needs[1] else None
+        dy = bn_backward(ns, layer.mode, gamma, state, y, da, sums, *act)
+        dx = ns.conv_dgrad(dy, w, None, x.shape, *layer.conv) if needs[0] else None
+        dw = ns.conv_wgrad(dy, x, w, *NO_PROLOGUE, *layer.conv) if needs[1] else None
     return dx, dw, *vector_gradients(state, sums, vector_needs)
 
 
@@ -80,16 +112,14 @@ class _Stem(torch.autograd.Function):
     def forward(
         ctx: Any,
         ns: Any,
-        spec: LayerSpec,
-        act: ActSpec,
-        pool: PoolArgs,
+        spec: StemSpec,
         x: Tensor,
         w: Tensor,
         *params: Tensor | None,
     ) -> Tensor:
         x = as_dense(x)
-        z, kept = stem_forward(ns, spec, act, pool, x, w, BNParams(*params))
-        ctx.ns, ctx.spec, ctx.act, ctx.pool = ns, spec, act, pool
+        z, kept = stem_forward(ns, spec, x, w, BNParams(*params))
+        ctx.ns, ctx.spec = ns, spec
         ctx.save_for_backward(x, w, params[0], *kept)
         return z
 
@@ -97,9 +127,9 @@ class _Stem(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dz: Tensor) -> tuple[Any, ...]:
         x, w, gamma, *kept = ctx.saved_tensors
-        needs = ctx.needs_input_grad[4:9]
-        grads = stem_backward(ctx.ns, ctx.spec, ctx.act, ctx.pool, dz, x, w, gamma, kept, needs)
-        return None, None, None, None, *grads, None, None, None
+        needs = ctx.needs_input_grad[2:7]
+        grads = stem_backward(ctx.ns, ctx.spec, dz, x, w, gamma, kept, needs)
+        return None, None, *grads, None, None, None
 
 
 def stem_pool(pool: Any, layer: Layer) -> PoolArgs:
@@ -145,7 +175,13 @@ def stem(
     spec = act_spec(act, negative_slope)
     layer, extra = conv_bn_layer(ns, x, conv)
     args = stem_pool(pool, layer)
-    x = pad_extra(x, extra)
+    return run_stem(pad_extra(x, extra), ns, layer, spec, args)
+
+
+@autocasts
+def run_stem(x: Tensor, ns: Any, layer: Layer, act: ActSpec, pool: PoolArgs | None) -> Tensor:
+    """stem of a checked layer; x has its whole padding."""
+    spec = StemSpec(layer.spec, act, pool)
     if wants_grad(x, layer.weight, *layer.params[:3]):
-        return apply(_Stem, ns, layer.spec, spec, args, x, *layer.tensors())
-    return stem_forward(ns, layer.spec, spec, args, as_dense(x), layer.weight, layer.params)[0]
+        return apply(_Stem, ns, spec, x, *layer.tensors())
+    return stem_inference(ns, spec, as_dense(x), layer.weight, layer.params)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .errors import UserError
 
-FORMAT = "resnet_kernels.checkpoint/1"
+FORMAT = "resnet_kernels.checkpoint/2"
 
 
 @dataclasses.dataclass
@@ -24,8 +24,8 @@ class Checkpoint:
     """The whole state of a run between two steps.
 
     `step` counts the finished steps of `epoch`; `sums` are the epoch's loss, correct and seen so
-    far; `data` describes the data set (classes, normalisation), so that the weights can be used
-    without it.
+    far; `history` has a row per epoch and `log` [steps, 2] one per step; `data` describes the data
+    set (classes, normalisation), so that the weights can be used without it.
     """
 
     config: dict[str, Any]
@@ -38,6 +38,7 @@ class Checkpoint:
     step: int
     sums: Tensor
     history: list[dict[str, float]]
+    log: Tensor
 
 
 @contextlib.contextmanager
@@ -98,7 +99,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"cannot read the checkpoint {path}: {reason}") from error
     if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
-        raise UserError(f"{path} is not a checkpoint of `resnet-kernels train`")
+        raise UserError(f"{path} is not a checkpoint of this version's `resnet-kernels train`")
     names = {field.name for field in dataclasses.fields(Checkpoint)}
     if content.keys() != names:
         raise UserError(

@@ -17,6 +17,7 @@ from .checkpoint import Checkpoint
 from .config import TrainConfig
 from .dataset import DataSet, steps_per_epoch
 from .errors import UserError
+from .metrics import StepLog
 from .optim import lr_at, make_optimizer, set_lr
 
 AMP_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -50,6 +51,7 @@ class Trainer:
         self.epoch = self.step = 0
         self.sums = torch.zeros(3, dtype=torch.float64, device=self.device)  # loss, correct, seen
         self.history: list[dict[str, float]] = []
+        self.log = StepLog()
         self.steps = steps_per_epoch(data.info.train_images, config.batch_size)
 
     @property
@@ -108,6 +110,7 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.sums += _sums(logits.detach(), labels, loss.detach() * len(labels))
+        self.log.add(lr, loss.detach())
 
     def _epoch_means(self) -> tuple[float, float]:
         loss, correct, seen = self.sums.tolist()
@@ -176,6 +179,7 @@ class Trainer:
             step=self.step,
             sums=self.sums,
             history=self.history,
+            log=self.log.rows(),
         )
 
     def restore(self, saved: Checkpoint) -> None:
@@ -207,6 +211,7 @@ class Trainer:
         if self.device.type == "cuda" and "cuda" in saved.rng:
             torch.cuda.set_rng_state(saved.rng["cuda"], self.device)
         self.epoch, self.step, self.history = saved.epoch, saved.step, list(saved.history)
+        self.log = StepLog(saved.log)
         self.sums.copy_(saved.sums)
 
 

@@ -17,12 +17,12 @@ from .counts import OpCounts, count_step
 from .data import kind_of, open_data
 from .errors import UserError
 from .loop import Interrupted, Trainer, ctrl_c_as_flag
-from .metrics import write_metrics
+from .metrics import CONFIG, FILE, STEPS_FILE, Run, step_rows, write_metrics
 from .network import create_network
 from .plots import plot_runs
 from .progress import ProgressWatcher
 
-CHECKPOINT, CURVES, COUNTS, CONFIG = "last.pt", "curves.png", "counts.json", "config.json"
+CHECKPOINT, CURVES, COUNTS = "last.pt", "curves.png", "counts.json"
 INTERRUPTED = 130  # the shell's 128 + SIGINT
 
 
@@ -108,8 +108,9 @@ def _train(trainer: Trainer, folder: Path, console: Console) -> int:
 
     def save() -> None:
         try:
-            save_checkpoint(trainer.checkpoint(), checkpoint)
-            write_metrics(trainer.history, folder)
+            saved = trainer.checkpoint()
+            save_checkpoint(saved, checkpoint)
+            write_metrics(saved.history, step_rows(saved.log, trainer.steps), folder)
         except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(f"cannot write to {folder}: {reason}") from error
@@ -144,11 +145,13 @@ def _headline(trainer: Trainer, folder: Path) -> str:
 
 
 def _finish(trainer: Trainer, folder: Path, console: Console) -> None:
-    plot_runs({"": trainer.history}, folder / CURVES)
+    steps = step_rows(trainer.log.rows(), trainer.steps)
+    run = Run(folder.name, dataclasses.asdict(trainer.config), trainer.history, steps)
+    plot_runs([run], folder / CURVES)
     counts = count_step(trainer.model, trainer.step_loss)
     counts.write(folder / COUNTS)
     _say(console, describe_counts(counts))
-    _say(console, f"wrote {CHECKPOINT}, metrics.csv, {CURVES}, {COUNTS} to {folder}")
+    _say(console, f"wrote {CHECKPOINT}, {FILE}, {STEPS_FILE}, {CURVES}, {COUNTS} to {folder}")
     loss, correct, seen = trainer.evaluate()
     accuracy = 100 * correct / seen
     _say(console, f"Test set: average loss {loss:.4f}, accuracy {accuracy:.1f}% ({correct}/{seen})")
