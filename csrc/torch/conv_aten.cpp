@@ -2,6 +2,8 @@
 // as in resnet_kernels/reference/conv.py.
 #include "conv_aten.h"
 
+#include <atomic>
+
 #include "../cpu/bn_act_fwd.h"
 #include "aten_conv.h"
 #include "backend.h"
@@ -9,6 +11,12 @@
 
 namespace rnk {
 namespace {
+
+// Calls that came here, by op, in the order of kConvOps.
+enum ConvOp { kConvFwd, kConvFwdStats, kConvDgrad, kConvDgradBn, kConvWgrad, kConvOps };
+std::atomic<int64_t> calls[kConvOps];
+
+std::vector<int64_t> conv_fallback_calls() { return {calls, calls + kConvOps}; }
 
 // act(scale * x + bias) as a tensor, or x itself without a prologue.
 Tensor activated(const Tensor& x, const PrologueArgs& in) {
@@ -37,10 +45,22 @@ void apply_epilogue(const Tensor& y, const EpilogueArgs& out) {
                      scope.context());
 }
 
+// dx [input_size] in `format`, with the gradient of another branch added.
+Tensor input_gradient(const Tensor& dy, const Tensor& w, const OptionalTensor& branch,
+                      const Ints& input_size, const ConvGeometry& conv, MemoryFormat format) {
+  const Tensor x = torch::stable::empty({input_size.data(), input_size.size()}, conv_type(dy),
+                                        std::nullopt, dy.device(), std::nullopt, format);
+  const Tensor dx = aten_convolution_backward(dy, x, w, conv, format, ConvGradient::kInput);
+  Tensor out = in_format(dx, dy.scalar_type(), format);
+  if (branch.has_value()) apply_epilogue(out, {std::nullopt, std::nullopt, branch, 0, 0});
+  return out;
+}
+
 }  // namespace
 
 Tensor aten_conv_fwd(const Tensor& x, const Tensor& w, const PrologueArgs& in,
                      const EpilogueArgs& out, const ConvGeometry& conv) {
+  ++calls[kConvFwd];
   const Tensor z = activated(x, in);
   if (out.plain()) return aten_convolution(z, w, out.bias, conv);
   Tensor y = aten_convolution(z, w, std::nullopt, conv);
@@ -50,6 +70,7 @@ Tensor aten_conv_fwd(const Tensor& x, const Tensor& w, const PrologueArgs& in,
 
 std::tuple<Tensor, Tensor> aten_conv_fwd_stats(const Tensor& x, const Tensor& w,
                                                const PrologueArgs& in, const ConvGeometry& conv) {
+  ++calls[kConvFwdStats];
   Tensor y = aten_convolution(activated(x, in), w, std::nullopt, conv);
   Tensor stats = bn_stats(y);
   return {y, stats};
@@ -57,25 +78,23 @@ std::tuple<Tensor, Tensor> aten_conv_fwd_stats(const Tensor& x, const Tensor& w,
 
 Tensor aten_conv_dgrad(const Tensor& dy, const Tensor& w, const OptionalTensor& branch,
                        const Ints& input_size, const ConvGeometry& conv, MemoryFormat format) {
-  const Tensor x = torch::stable::empty({input_size.data(), input_size.size()}, conv_type(dy),
-                                        std::nullopt, dy.device(), std::nullopt, format);
-  const Tensor dx = aten_convolution_backward(dy, x, w, conv, format, ConvGradient::kInput);
-  Tensor out = in_format(dx, dy.scalar_type(), format);
-  if (branch.has_value()) apply_epilogue(out, {std::nullopt, std::nullopt, branch, 0, 0});
-  return out;
+  ++calls[kConvDgrad];
+  return input_gradient(dy, w, branch, input_size, conv, format);
 }
 
 std::tuple<Tensor, Tensor> aten_conv_dgrad_bn(const Tensor& dy, const Tensor& w,
                                               const OptionalTensor& branch, const PreviousBn& bn,
                                               const ConvGeometry& conv) {
+  ++calls[kConvDgradBn];
   const MemoryFormat format = conv_format(bn.y, bn.y);
-  const Tensor dz = aten_conv_dgrad(dy, w, branch, sizes_of(bn.y), conv, format);
+  const Tensor dz = input_gradient(dy, w, branch, sizes_of(bn.y), conv, format);
   return bn_act_bwd_reduce_add(dz, bn.y, bn.mean, bn.rstd, bn.scale, bn.bias, std::nullopt, bn.mask,
                                bn.act, bn.slope);
 }
 
 Tensor aten_conv_wgrad(const Tensor& dy, const Tensor& x, const Tensor& w, const PrologueArgs& in,
                        const ConvGeometry& conv) {
+  ++calls[kConvWgrad];
   const Tensor z = activated(x, in);
   const Tensor dw =
       aten_convolution_backward(dy, z, w, conv, conv_format(z, w), ConvGradient::kWeight);
@@ -92,3 +111,7 @@ Tensor aten_conv_wgrad(const Tensor& dy, const Tensor& x, const Tensor& w, const
 }
 
 }  // namespace rnk
+
+STABLE_TORCH_LIBRARY_IMPL(RNK_NAMESPACE, CompositeExplicitAutograd, m) {
+  m.impl("conv_fallback_calls", TORCH_BOX(&rnk::conv_fallback_calls));
+}

@@ -8,6 +8,7 @@ import torch
 from torch import fx, nn
 
 from ..ops import library
+from ..ops.conv_kernel import TORCH, cpu_conv_kernel
 from .api import candidates, default_plans, why_untouched
 from .kinds import is_layer
 from .mixin import _PLANS, FusedMixin
@@ -145,7 +146,7 @@ def _device(module: nn.Module) -> str:
 
 
 def _remark(module: nn.Module, names: tuple[str, ...], device: str) -> str:
-    """What is special about a group: torch's convolution, or that it runs unfused after all."""
+    """What is special about a group: how it convolves, or that it runs unfused after all."""
     convs = []
     for name in names:
         child = module.get_submodule(name) if not name.endswith("()") else None
@@ -154,6 +155,14 @@ def _remark(module: nn.Module, names: tuple[str, ...], device: str) -> str:
     for conv in convs:
         if conv.padding_mode != "zeros":
             return f"runs unfused: padding_mode {conv.padding_mode!r}"
-    if convs and not library.has_native_kernel(_CONV, device):
-        return "declared torch convolution"
-    return ""
+    return ", ".join(dict.fromkeys(_conv_kernel(conv, device) for conv in convs))
+
+
+def _conv_kernel(conv: nn.Conv2d, device: str) -> str:
+    if not library.has_native_kernel(_CONV, device):
+        return TORCH
+    if device != "cpu":
+        return ""
+    padding = conv.padding if isinstance(conv.padding, tuple) else (1, 1)
+    size, dtype = conv.weight.shape, conv.weight.dtype
+    return cpu_conv_kernel(size, dtype, conv.stride, padding, conv.dilation, conv.groups)

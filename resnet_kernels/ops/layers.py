@@ -13,6 +13,7 @@ from torch import Tensor
 from . import checks
 from .acts import act_index
 from .bn_layer import BNMode, BNParams, BNState, state_from_running, state_from_stats
+from .conv_kernel import own_cpu_convolution
 from .fakes import conv_out_size, stats_dtype
 from .layout import conv_memory_format
 from .library import has_native_kernel
@@ -262,11 +263,15 @@ def wants_grad(*tensors: Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
-# The dgrad epilogue that masks and sums saves a pass only where a kernel has it; else composing the
-# two ops leaves out a store of g.
-_DGRAD_BN_DEVICES = tuple(d for d in ("cpu", "cuda") if has_native_kernel("conv_dgrad_bn", d))
+_DGRAD_BN_ON_CUDA = has_native_kernel("conv_dgrad_bn", "cuda")
 
 
-def fuses_dgrad(ns: Any, x: Tensor) -> bool:
-    """Whether conv_dgrad_bn is one kernel for x."""
-    return ns.name != "resnet_kernels" or x.device.type in _DGRAD_BN_DEVICES
+def fuses_dgrad(ns: Any, dy: Tensor) -> bool:
+    """Whether conv_dgrad_bn is one kernel for dy.
+
+    Its epilogue that masks and sums saves a pass only there; elsewhere composing the two ops leaves
+    out a store of g.
+    """
+    if ns.name != "resnet_kernels":
+        return True
+    return _DGRAD_BN_ON_CUDA if dy.device.type == "cuda" else own_cpu_convolution(dy)

@@ -2,8 +2,8 @@
 
 A primitive without a native kernel for its device runs the function of `ops/fallback.py`. Those in
 `DECLARED` (torch's convolution) are part of the design; all are counted, and `RNK_STRICT=1` turns
-any other one into an error. On the CPU the declared ones are compiled (csrc/torch/conv_aten.cpp):
-the same calls of torch's convolution without the time in Python.
+any other one into an error. On the CPU the conv ops choose in C++ between our kernels and torch's
+convolution (csrc/torch/conv_aten.cpp), which counts its calls there.
 """
 
 from __future__ import annotations
@@ -28,13 +28,27 @@ NAMESPACES = {"native": "resnet_kernels", "emulated": "resnet_kernels_emulated"}
 _default_backend = os.environ.get("RNK_BACKEND") or "native"
 _libraries: list[torch.library.Library] = []
 _fallback_calls: Counter[str] = Counter()
+# The order of conv_fallback_calls in csrc/torch/conv_aten.cpp.
+_COMPILED_FALLBACKS = ("conv_fwd", "conv_fwd_stats", "conv_dgrad", "conv_dgrad_bn", "conv_wgrad")
+_compiled_calls_before: Counter[str] = Counter()
+
+
+def _compiled_calls() -> Counter[str]:
+    """Calls of torch's convolution from compiled ops since the library was loaded."""
+    if not _native.status()["cpu"].loaded:
+        return Counter()
+    calls = torch.ops.resnet_kernels.conv_fallback_calls()
+    return Counter(dict(zip(_COMPILED_FALLBACKS, calls, strict=True)))
 
 
 def fallback_counts(reset: bool = False) -> dict[str, int]:
     """Calls, by primitive, that ran a plain-torch fallback since the start or the last reset."""
-    counts = dict(_fallback_calls)
+    compiled = _compiled_calls()
+    counts = dict(_fallback_calls + (compiled - _compiled_calls_before))
     if reset:
         _fallback_calls.clear()
+        _compiled_calls_before.clear()
+        _compiled_calls_before.update(compiled)
     return counts
 
 
@@ -69,13 +83,16 @@ def _define(namespace: str) -> None:
         library.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
         library.impl(name, _counted(name, FALLBACKS[name]), "CompositeExplicitAutograd")
         torch.library.register_fake(f"{namespace}::{name}", FAKES[name], lib=library)
+    if namespace == NAMESPACES["native"]:
+        library.define("conv_fallback_calls() -> int[]")
     _libraries.append(library)
 
 
 def has_native_kernel(name: str, device_type: str) -> bool:
-    """Whether a kernel of ours, and not a fallback, serves `name` on this device type."""
-    if device_type == "cpu" and name in DECLARED:
-        return False
+    """Whether a kernel of ours serves `name` on this device type.
+
+    On the CPU the conv ops have kernels for fp32 in channels_last; see conv_kernel.py for the rest.
+    """
     key = {"cpu": "CPU", "cuda": "CUDA"}.get(device_type)
     return key is not None and torch._C._dispatch_has_kernel_for_dispatch_key(
         f"{NAMESPACES['native']}::{name}", key

@@ -56,11 +56,6 @@ def count_step(model: nn.Module, loss_of: Callable[[nn.Module], Tensor]) -> OpCo
     with _Counting() as counting, torch.enable_grad():
         loss_of(replica).backward()
     fallbacks = dict(Counter(library.fallback_counts()) - before)
-    device = next(replica.parameters()).device.type
-    declared = {
-        name: calls
-        for name, calls in sorted(counting.calls.items())
-        if name in library.DECLARED and not library.has_native_kernel(name, device)
-    }
+    declared = {name: n for name, n in sorted(fallbacks.items()) if name in library.DECLARED}
     calls = dict(sorted(counting.calls.items()))
     return OpCounts(calls, declared, library.undeclared_fallbacks(fallbacks))

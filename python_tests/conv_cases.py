@@ -1,0 +1,92 @@
+"""What tests of the convolution primitives share: fp32 cases in channels_last, inputs, oracles.
+
+The definition in fp64 is the oracle, plain torch in fp32 what the error is measured against.
+"""
+
+from __future__ import annotations
+
+import torch
+from bn_cases import Draw, away_from_kinks
+from shapes import HOSTILE, RESNET, ConvShape
+from torch import Tensor
+
+from resnet_kernels.ops.library import fallback_counts
+from resnet_kernels.reference.bn import pre_act
+
+CASE = (torch.float32, "nhwc")
+
+
+def _conv(c: int, h: int, w: int, k: int, r: int, **geometry) -> ConvShape:
+    geometry = {"padding": (r // 2, r // 2)} | geometry
+    return ConvShape(2, c, h, w, k, r, r, **geometry)
+
+
+# What the Winograd kernels meet: partial tiles, vectors, chunks and panels, every padding, several
+# blocks, images of one row or column.
+WINOGRAD = [
+    _conv(16, 8, 8, 16, 3),
+    _conv(17, 7, 5, 33, 3),
+    _conv(65, 9, 6, 130, 3, padding=(0, 2)),
+    _conv(64, 1, 9, 48, 3),
+    _conv(40, 11, 3, 24, 3, padding=(2, 0)),
+    _conv(130, 14, 15, 70, 3),
+    ConvShape(9, 32, 17, 16, 32, 3, 3, (1, 1), (1, 1)),
+    ConvShape(16, 32, 30, 30, 40, 3, 3, (1, 1), (1, 1)),
+]
+# What the direct ones meet beyond the hostile shapes: strides, dilation, groups of all sizes,
+# rectangles, many rows and few.
+DIRECT = [
+    _conv(24, 13, 13, 20, 3, stride=(2, 2)),
+    _conv(16, 12, 10, 33, 3, stride=(2, 1), dilation=(1, 2), padding=(1, 2)),
+    _conv(64, 9, 9, 64, 1, stride=(2, 2), padding=(0, 0)),
+    _conv(70, 6, 7, 130, 1),
+    _conv(3, 31, 29, 64, 7, stride=(2, 2), padding=(3, 3)),
+    _conv(32, 9, 9, 32, 3, groups=32),
+    _conv(32, 9, 9, 64, 3, groups=32, stride=(2, 2)),
+    _conv(64, 7, 7, 64, 3, groups=16),
+    _conv(96, 8, 8, 64, 3, groups=2),
+    _conv(12, 10, 10, 8, 5, stride=(3, 3), padding=(2, 2)),
+    _conv(8, 5, 5, 8, 3, padding=(5, 3)),
+    ConvShape(13, 40, 20, 21, 24, 1, 1),
+]
+SHAPES = [*WINOGRAD, *DIRECT, *HOSTILE, *(s.at(1, min(s.h, 7)) for s in RESNET)]
+
+
+def draw(rng: torch.Generator, exact: bool = False) -> Draw:
+    return Draw(rng, CASE, exact)
+
+
+def filter_of(d: Draw, shape: ConvShape, layout: str = "nhwc") -> Tensor:
+    """[K, C / groups, R, S] in a layout of activations, scaled so that outputs are of order 1."""
+    w = d.activation(shape.w_size)
+    w = w if d.exact else w * shape.reduction_length**-0.5
+    if layout == "nchw":
+        return w.contiguous()
+    return w.contiguous(memory_format=torch.channels_last)
+
+
+def geometry(shape: ConvShape) -> tuple:
+    """The primitives' last arguments."""
+    return shape.stride, shape.padding, shape.dilation, shape.groups, False
+
+
+def prologue(d: Draw, channels: int, act: int, slope: float = 0.1) -> tuple:
+    return d.vector(channels), d.vector(channels), act, slope
+
+
+NO_PROLOGUE = (None, None, 0, 0.0)
+
+
+def gradient_at(d: Draw, size: tuple[int, ...], y: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+    """A gradient that is zero where rounding would choose the side of a kink."""
+    return away_from_kinks(d.activation(size), pre_act(y.double(), scale.double(), bias.double()))
+
+
+class OwnKernels:
+    """Fails if torch's convolution ran inside the `with`."""
+
+    def __enter__(self) -> None:
+        fallback_counts(reset=True)
+
+    def __exit__(self, *_: object) -> None:
+        assert fallback_counts() == {}, fallback_counts()
