@@ -21,9 +21,20 @@ struct EpilogueTensors {
   const uint8_t* mask;
 };
 
+#if RNK_ISA_LEVEL == 1
+RNK_INLINE IntVec first_lanes_mask(int count) {
+  return (IntVec){0, 1, 2, 3, 4, 5, 6, 7} < (IntVec){} + count;
+}
+#endif
+
 // The first `count` of kLanes floats.
 RNK_INLINE FloatVec load_lanes(const float* p, int count) {
   if (count == kLanes) return load_vec(p);
+#if RNK_ISA_LEVEL == 2
+  return (FloatVec)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), p);
+#elif RNK_ISA_LEVEL == 1
+  return (FloatVec)_mm256_maskload_ps(p, (__m256i)first_lanes_mask(count));
+#endif
   float copy[kLanes] = {};
   for (int i = 0; i < count; ++i) copy[i] = p[i];
   return load_vec(copy);
@@ -31,19 +42,28 @@ RNK_INLINE FloatVec load_lanes(const float* p, int count) {
 
 RNK_INLINE void store_lanes(float* p, FloatVec x, int count) {
   if (count == kLanes) return store_vec(p, x);
+#if RNK_ISA_LEVEL == 2
+  return _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1), (__m512)x);
+#elif RNK_ISA_LEVEL == 1
+  return _mm256_maskstore_ps(p, (__m256i)first_lanes_mask(count), (__m256)x);
+#endif
   float copy[kLanes];
   store_vec(copy, x);
   for (int i = 0; i < count; ++i) p[i] = copy[i];
 }
 
-// Handles the values of channels [channel, channel + lanes), row by row in any order.
+// Handles the values of channels [channel, channel + lanes), row by row in any order; `end` ends
+// the channels of a group.
 template <EpilogueKind kKind>
 class ColumnEpilogue {
  public:
   RNK_INLINE ColumnEpilogue(const EpilogueTensors& t, int64_t channel)
+      : ColumnEpilogue(t, channel, t.channels) {}
+
+  RNK_INLINE ColumnEpilogue(const EpilogueTensors& t, int64_t channel, int64_t end)
       : t_(t),
         channel_(channel),
-        lanes_(static_cast<int>(std::min<int64_t>(kLanes, t.channels - channel))) {
+        lanes_(static_cast<int>(std::min<int64_t>(kLanes, end - channel))) {
     if constexpr (kKind == EpilogueKind::kAffine || kKind == EpilogueKind::kBnGrad) {
       scale_ = t.scale ? load_lanes(t.scale + channel, lanes_) : splat(1);
       bias_ = t.bias ? load_lanes(t.bias + channel, lanes_) : splat(0);

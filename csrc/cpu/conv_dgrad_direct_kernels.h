@@ -1,0 +1,50 @@
+// The kernels of conv_dgrad_direct.cpp for one instruction set.
+#include "conv_direct_all.h"
+
+RNK_ISA_BEGIN
+
+inline GatherProblem dgrad_problem(const ConvDgradParams& p) {
+  const ConvShape& s = p.shape;
+  GatherProblem problem{};
+  problem.jobs = gather_dgrad(s);
+  problem.groups = s.groups;
+  problem.columns = s.c / s.groups;
+  problem.source = p.dy;
+  problem.filter = {p.w, p.w_strides.k, p.w_strides.c, p.w_strides.r, p.w_strides.s};
+  problem.filter_group = s.k / s.groups * p.w_strides.k;
+  problem.out.out = p.dx;
+  problem.out.channels = s.c;
+  problem.out.residual = p.branch;
+  if (p.sums == nullptr) return problem;
+  problem.out.scale = p.scale;
+  problem.out.bias = p.bias;
+  problem.out.act = p.act;
+  problem.out.slope = p.slope;
+  problem.out.y = p.y_prev;
+  problem.out.mean = p.mean;
+  problem.out.mask = p.mask;
+  return problem;
+}
+
+// No prologue: dy is read as it is.
+template <EpilogueKind kKind>
+void run_dgrad(const GatherProblem& problem, const GatherPlan& plan, float* partial,
+               ParallelFor parallel_for) {
+  RowsConvolution<kKind, PackIn::kPlain>(problem, plan, partial).run(parallel_for);
+}
+
+inline void conv_dgrad_direct(const ConvDgradParams& p, ParallelFor parallel_for) {
+  const GatherProblem problem = dgrad_problem(p);
+  const GatherPlan plan(problem);
+  if (p.sums != nullptr) {  // y_prev of no pixels may be null
+    float* partial = scratch(Scratch::kPartial, plan.blocks * 2 * p.shape.c);
+    run_dgrad<EpilogueKind::kBnGrad>(problem, plan, partial, parallel_for);
+    return merge_partial_sums(partial, plan.blocks, p.shape.c, p.rstd, p.sums);
+  }
+  if (p.branch != nullptr) {
+    return run_dgrad<EpilogueKind::kAffine>(problem, plan, nullptr, parallel_for);
+  }
+  run_dgrad<EpilogueKind::kStore>(problem, plan, nullptr, parallel_for);
+}
+
+RNK_ISA_END
