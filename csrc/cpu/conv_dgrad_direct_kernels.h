@@ -26,25 +26,18 @@ inline GatherProblem dgrad_problem(const ConvDgradParams& p) {
   return problem;
 }
 
-// No prologue: dy is read as it is.
-template <EpilogueKind kKind>
-void run_dgrad(const GatherProblem& problem, const GatherPlan& plan, float* partial,
-               ParallelFor parallel_for) {
-  RowsConvolution<kKind, PackIn::kPlain>(problem, plan, partial).run(parallel_for);
-}
-
 inline void conv_dgrad_direct(const ConvDgradParams& p, ParallelFor parallel_for) {
-  const GatherProblem problem = dgrad_problem(p);
-  const GatherPlan plan(problem);
+  if (p.shape.h == 0 || p.shape.w == 0) return;
+  const GatherRun conv(dgrad_problem(p));
   if (p.sums != nullptr) {  // y_prev of no pixels may be null
-    float* partial = scratch(Scratch::kPartial, plan.blocks * 2 * p.shape.c);
-    run_dgrad<EpilogueKind::kBnGrad>(problem, plan, partial, parallel_for);
-    return merge_partial_sums(partial, plan.blocks, p.shape.c, p.rstd, p.sums);
+    float* partial = scratch(Scratch::kPartial, conv.blocks() * 2 * p.shape.c);
+    conv.run<EpilogueKind::kBnGrad, PackIn::kPlain>(partial, parallel_for);
+    return merge_partial_sums(partial, conv.blocks(), p.shape.c, p.rstd, p.sums);
   }
   if (p.branch != nullptr) {
-    return run_dgrad<EpilogueKind::kAffine>(problem, plan, nullptr, parallel_for);
+    return conv.run<EpilogueKind::kAffine, PackIn::kPlain>(nullptr, parallel_for);
   }
-  run_dgrad<EpilogueKind::kStore>(problem, plan, nullptr, parallel_for);
+  conv.run<EpilogueKind::kStore, PackIn::kPlain>(nullptr, parallel_for);
 }
 
 RNK_ISA_END

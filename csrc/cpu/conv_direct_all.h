@@ -4,3 +4,5 @@
 #include "conv_pack.h"
 #include "conv_pack_filter.h"
 #include "conv_rows.h"
+#include "conv_channels.h"
+#include "conv_gather_run.h"

@@ -23,28 +23,18 @@ inline GatherProblem fwd_problem(const ConvFwdParams& p) {
   return problem;
 }
 
-inline void fwd_stats(const GatherProblem& problem, const GatherPlan& plan, float* stats,
-                      ParallelFor parallel_for) {
-  const int64_t channels = problem.out.channels;
-  float* partial = scratch(Scratch::kPartial, plan.blocks * 2 * channels);
-  run_rows<EpilogueKind::kStats>(problem, plan, partial, parallel_for);
-  std::vector<int64_t> counts(plan.blocks);
-  for (const JobPlan& job : plan.jobs) {
-    for (int64_t b = 0; b < job.blocks; ++b) {
-      counts[job.first_block + b] = std::min(job.block_rows, job.rows - b * job.block_rows);
-    }
-  }
-  merge_partial_stats(partial, counts.data(), plan.blocks, channels, stats);
-}
-
 inline void conv_fwd_direct(const ConvFwdParams& p, ParallelFor parallel_for) {
-  const GatherProblem problem = fwd_problem(p);
-  const GatherPlan plan(problem);
-  if (p.stats != nullptr) return fwd_stats(problem, plan, p.stats, parallel_for);
-  if (p.scale || p.bias || p.residual || p.act != Act::kIdentity) {
-    return run_rows<EpilogueKind::kAffine>(problem, plan, nullptr, parallel_for);
+  const GatherRun conv(fwd_problem(p));
+  if (p.stats != nullptr) {
+    float* partial = scratch(Scratch::kPartial, conv.blocks() * 2 * p.shape.k);
+    conv.run<EpilogueKind::kStats>(partial, parallel_for);
+    return merge_partial_stats(partial, conv.block_pixels().data(), conv.blocks(), p.shape.k,
+                               p.stats);
   }
-  run_rows<EpilogueKind::kStore>(problem, plan, nullptr, parallel_for);
+  if (p.scale || p.bias || p.residual || p.act != Act::kIdentity) {
+    return conv.run<EpilogueKind::kAffine>(nullptr, parallel_for);
+  }
+  conv.run<EpilogueKind::kStore>(nullptr, parallel_for);
 }
 
 RNK_ISA_END

@@ -22,17 +22,6 @@ std::vector<GatherTap> dgrad_taps(int64_t count, int64_t phase, int64_t stride, 
   return taps;
 }
 
-// Where every grid pixel is the source pixel and the output pixel, all images are one line.
-void flatten(GatherJob& job) {
-  const bool same = job.source_h == job.grid_h && job.source_w == job.grid_w &&
-                    job.out_h == job.grid_h && job.out_w == job.grid_w;
-  const bool one_tap = job.taps_h.size() == 1 && job.taps_w.size() == 1;
-  if (!same || !one_tap || job.taps_h[0].offset != 0 || job.taps_w[0].offset != 0) return;
-  job.grid_w = job.source_w = job.out_w = job.rows();
-  job.n = job.grid_h = job.source_h = job.out_h = 1;
-  job.stride_h = job.stride_w = job.step_h = job.step_w = 1;
-}
-
 }  // namespace
 
 bool GatherJob::contiguous_taps() const {
@@ -41,6 +30,16 @@ bool GatherJob::contiguous_taps() const {
     if (taps_w[t].offset != taps_w[t - 1].offset + 1) return false;
   }
   return true;
+}
+
+void flatten(GatherJob& job) {
+  const bool same = job.source_h == job.grid_h && job.source_w == job.grid_w &&
+                    job.out_h == job.grid_h && job.out_w == job.grid_w;
+  const bool one_tap = job.taps_h.size() == 1 && job.taps_w.size() == 1;
+  if (!same || !one_tap || job.taps_h[0].offset != 0 || job.taps_w[0].offset != 0) return;
+  job.grid_w = job.source_w = job.out_w = job.rows();
+  job.n = job.grid_h = job.source_h = job.out_h = 1;
+  job.stride_h = job.stride_w = job.step_h = job.step_w = 1;
 }
 
 GatherJob gather_fwd(const ConvShape& s) {
@@ -54,7 +53,6 @@ GatherJob gather_fwd(const ConvShape& s) {
   job.out_h = s.p, job.out_w = s.q;
   job.first_h = job.first_w = 0;
   job.step_h = job.step_w = 1;
-  flatten(job);
   return job;
 }
 
@@ -74,7 +72,6 @@ std::vector<GatherJob> gather_dgrad(const ConvShape& s) {
       job.out_h = s.h, job.out_w = s.w;
       job.first_h = phase_h, job.first_w = phase_w;
       job.step_h = s.stride_h, job.step_w = s.stride_w;
-      flatten(job);
       jobs.push_back(std::move(job));
     }
   }

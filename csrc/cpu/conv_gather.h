@@ -41,6 +41,9 @@ struct PackPiece {
   int length;
 };
 
+// Where every grid pixel is the source pixel and the output pixel: sees all images as one line.
+void flatten(GatherJob& job);
+
 GatherJob gather_fwd(const ConvShape& shape);
 std::vector<GatherJob> gather_dgrad(const ConvShape& shape);
 

@@ -237,16 +237,4 @@ class RowsConvolution {
   std::vector<RunPrologue> prologues_;
 };
 
-template <EpilogueKind kKind>
-void run_rows(const GatherProblem& p, const GatherPlan& plan, float* partial, ParallelFor pf) {
-  switch (pack_in(p.in)) {
-    case PackIn::kPlain:
-      return RowsConvolution<kKind, PackIn::kPlain>(p, plan, partial).run(pf);
-    case PackIn::kRelu:
-      return RowsConvolution<kKind, PackIn::kRelu>(p, plan, partial).run(pf);
-    case PackIn::kAny:
-      return RowsConvolution<kKind, PackIn::kAny>(p, plan, partial).run(pf);
-  }
-}
-
 RNK_ISA_END

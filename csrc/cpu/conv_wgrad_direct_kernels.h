@@ -1,5 +1,6 @@
 // The kernels of conv_wgrad_direct.cpp for one instruction set.
 #include "conv_direct_all.h"
+#include "conv_wgrad_channels.h"
 
 RNK_ISA_BEGIN
 
@@ -9,10 +10,8 @@ constexpr int64_t kPixelBlock = 256;
 // operands, take 0.7 MiB of an L2 cache.
 constexpr int64_t kTaskRows = 224 / kTileRows * kTileRows;
 constexpr int64_t kTaskCols = 256;
-// Chunks of pixels are cut until there are as many tasks, if each has that many pixels.
-constexpr int64_t kWantedTasks = 16;
+// Of a chunk: fewer cost more in partial sums than another thread gains.
 constexpr int64_t kMinChunkPixels = 1024;
-
 // c [kRows][kTileCols] (+)= the product over `pixels` of a [pixels][kTileRows], b
 // [pixels][kTileCols].
 template <int kRows>
@@ -213,16 +212,26 @@ class WgradConvolution {
   const int64_t filters_;  // of one group
 };
 
+template <PackIn kIn>
+void wgrad_run(const ConvWgradParams& p, ParallelFor parallel_for) {
+  const int64_t groups = p.shape.groups;
+  GatherJob job = gather_fwd(p.shape);
+  if (suits_channels(groups, job.channels, p.shape.k / groups)) {
+    return WgradChannels<kIn>(p, job).run(parallel_for);
+  }
+  flatten(job);
+  const WgradPlan plan(job, p.shape.k / groups, groups);
+  WgradConvolution<kIn>(p, job, plan).run(parallel_for);
+}
+
 inline void conv_wgrad_direct(const ConvWgradParams& p, ParallelFor parallel_for) {
-  const GatherJob job = gather_fwd(p.shape);
-  const WgradPlan plan(job, p.shape.k / p.shape.groups, p.shape.groups);
   switch (pack_in(p.in)) {
     case PackIn::kPlain:
-      return WgradConvolution<PackIn::kPlain>(p, job, plan).run(parallel_for);
+      return wgrad_run<PackIn::kPlain>(p, parallel_for);
     case PackIn::kRelu:
-      return WgradConvolution<PackIn::kRelu>(p, job, plan).run(parallel_for);
+      return wgrad_run<PackIn::kRelu>(p, parallel_for);
     case PackIn::kAny:
-      return WgradConvolution<PackIn::kAny>(p, job, plan).run(parallel_for);
+      return wgrad_run<PackIn::kAny>(p, parallel_for);
   }
 }
 
