@@ -2,7 +2,6 @@
 #pragma once
 
 #include "../common/conv_params.h"
-#include "conv_serves.h"
 #include "parallel.h"
 
 namespace rnk::cpu {

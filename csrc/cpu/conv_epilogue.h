@@ -22,19 +22,20 @@ struct EpilogueTensors {
 };
 
 // The usual case, for which the inner loops have no calls: whole vectors, relu or nothing, no mask.
-RNK_INLINE bool is_simple(const EpilogueTensors& t, int64_t channel) {
+RNK_INLINE bool is_simple(const EpilogueTensors& t, int64_t channel, int64_t end) {
   const bool plain_act = t.act == Act::kIdentity || t.act == Act::kRelu;
-  return channel + kLanes <= t.channels && plain_act && t.mask == nullptr;
+  return channel + kLanes <= end && plain_act && t.mask == nullptr;
 }
 
-// Handles the values of channels [channel, channel + kLanes), row by row in any order.
+// Handles the values of channels [channel, channel + kLanes), row by row in any order; `end` ends
+// the channels of a group.
 template <EpilogueKind kKind, bool kSimple>
 class ColumnEpilogue {
  public:
-  RNK_INLINE ColumnEpilogue(const EpilogueTensors& t, int64_t channel)
+  RNK_INLINE ColumnEpilogue(const EpilogueTensors& t, int64_t channel, int64_t end)
       : t_(t),
         channel_(channel),
-        lanes_(static_cast<int>(std::min<int64_t>(kLanes, t.channels - channel))) {
+        lanes_(static_cast<int>(std::min<int64_t>(kLanes, end - channel))) {
     if constexpr (kKind == EpilogueKind::kAffine || kKind == EpilogueKind::kBnGrad) {
       scale_ = t.scale ? load(t.scale + channel) : splat(1);
       bias_ = t.bias ? load(t.bias + channel) : splat(0);
@@ -122,14 +123,14 @@ class ColumnEpilogue {
 
 // Calls f(epilogue) with the epilogue of a column of channels and finishes it.
 template <EpilogueKind kKind, typename F>
-RNK_INLINE void with_epilogue(const EpilogueTensors& t, int64_t channel, float* partial,
-                              const F& f) {
-  if (is_simple(t, channel)) {
-    ColumnEpilogue<kKind, true> epilogue(t, channel);
+RNK_INLINE void with_epilogue(const EpilogueTensors& t, int64_t channel, int64_t end,
+                              float* partial, const F& f) {
+  if (is_simple(t, channel, end)) {
+    ColumnEpilogue<kKind, true> epilogue(t, channel, end);
     f(epilogue);
     return epilogue.finish(partial);
   }
-  ColumnEpilogue<kKind, false> epilogue(t, channel);
+  ColumnEpilogue<kKind, false> epilogue(t, channel, end);
   f(epilogue);
   epilogue.finish(partial);
 }

@@ -54,13 +54,13 @@ RNK_INLINE void tile_by_rows(const float* a, int64_t chunk_stride, const float* 
   store_tile(acc, c, ldc, accumulate);
 }
 
-// A' as [depth][kChunk], B as [depth][kChunk]: products of what lies side by side, no
+// A' as [depth][kStrideA], B as [depth][kStrideB]: products of what lies side by side, no
 // transposition.
-template <int kRows, int kVectors>
+template <int kStrideA, int kStrideB, int kRows, int kVectors>
 RNK_INLINE void tile_by_depth(const float* a, const float* b, int64_t depth, float* c, int64_t ldc,
                               bool accumulate) {
   FloatVec acc[kRows][kVectors] = {};
-  for (int64_t k = 0; k < depth; ++k, a += kChunk, b += kChunk) {
+  for (int64_t k = 0; k < depth; ++k, a += kStrideA, b += kStrideB) {
     FloatVec row[kVectors];
     RNK_UNROLL for (int v = 0; v < kVectors; ++v) row[v] = load_vec(b + v * kLanes);
     RNK_UNROLL for (int r = 0; r < kRows; ++r) {
@@ -85,15 +85,17 @@ void gemm_tile(int rows, const float* a, int64_t chunk_stride, const float* b, i
 }
 
 // The same for tile_by_depth.
-template <int kRows = kTileRows>
+template <int kStrideA, int kStrideB, int kRows = kTileRows>
 void outer_tile(int rows, const float* a, const float* b, int64_t depth, float* c, int64_t ldc,
                 bool accumulate, int vectors = kTileVectors) {
   if (rows == kRows) {
-    if (vectors == 1) return tile_by_depth<kRows, 1>(a, b, depth, c, ldc, accumulate);
-    return tile_by_depth<kRows, kTileVectors>(a, b, depth, c, ldc, accumulate);
+    if (vectors == 1) {
+      return tile_by_depth<kStrideA, kStrideB, kRows, 1>(a, b, depth, c, ldc, accumulate);
+    }
+    return tile_by_depth<kStrideA, kStrideB, kRows, kTileVectors>(a, b, depth, c, ldc, accumulate);
   }
   if constexpr (kRows > 1) {
-    outer_tile<kRows - 1>(rows, a, b, depth, c, ldc, accumulate, vectors);
+    outer_tile<kStrideA, kStrideB, kRows - 1>(rows, a, b, depth, c, ldc, accumulate, vectors);
   }
 }
 

@@ -9,19 +9,37 @@ RNK_INLINE FloatVec load_vec(const float* p) { return *reinterpret_cast<const Lo
 RNK_INLINE void store_vec(float* p, FloatVec x) { *reinterpret_cast<LooseVec*>(p) = x; }
 RNK_INLINE FloatVec splat(float x) { return x - (FloatVec){}; }
 
+#if RNK_ISA_LEVEL == 1
+RNK_INLINE IntVec first_lanes_mask(int count) {
+  return (IntVec){0, 1, 2, 3, 4, 5, 6, 7} < (IntVec){} + count;
+}
+#endif
+
 // The first `count` of kLanes floats.
 RNK_INLINE FloatVec load_lanes(const float* p, int count) {
   if (count == kLanes) return load_vec(p);
+#if RNK_ISA_LEVEL == 2
+  return (FloatVec)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), p);
+#elif RNK_ISA_LEVEL == 1
+  return (FloatVec)_mm256_maskload_ps(p, (__m256i)first_lanes_mask(count));
+#else
   float copy[kLanes] = {};
   for (int i = 0; i < count; ++i) copy[i] = p[i];
   return load_vec(copy);
+#endif
 }
 
 RNK_INLINE void store_lanes(float* p, FloatVec x, int count) {
   if (count == kLanes) return store_vec(p, x);
+#if RNK_ISA_LEVEL == 2
+  _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1), (__m512)x);
+#elif RNK_ISA_LEVEL == 1
+  _mm256_maskstore_ps(p, (__m256i)first_lanes_mask(count), (__m256)x);
+#else
   float copy[kLanes];
   store_vec(copy, x);
   for (int i = 0; i < count; ++i) p[i] = copy[i];
+#endif
 }
 
 // The same of floats that lie `stride` apart.

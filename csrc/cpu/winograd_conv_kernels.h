@@ -44,7 +44,7 @@ void winograd_outputs(const WinogradConv& conv, int64_t first, int64_t tiles, in
   for (int v = 0; v < kTileVectors; ++v) {
     const int64_t column = panel * kTileCols + v * kLanes;
     if (column >= s.columns) return;
-    with_epilogue<kKind>(conv.out, column, partial, [&](auto& epilogue) {
+    with_epilogue<kKind>(conv.out, column, s.columns, partial, [&](auto& epilogue) {
       TileCursor tile(s, first);
       for (int64_t t = 0; t < tiles; ++t, tile.next(s)) {
         const float* at = m + t * kTileCols + v * kLanes;

@@ -44,8 +44,9 @@ inline void filter_products(int64_t channels_k, int64_t channels_c, int64_t dept
       const int64_t tiles = (rows + kTileRows - 1) / kTileRows;
       for (int64_t i = 0; i < tiles; ++i) {
         const int64_t row = rows * i / tiles, end = rows * (i + 1) / tiles;
-        outer_tile(static_cast<int>(end - row), d + chunk * layout.chunk_stride() + row, b, depth,
-                   du + (chunk * kChunk + row) * ldc + c, ldc, accumulate, vectors);
+        outer_tile<kChunk, kChunk>(static_cast<int>(end - row),
+                                   d + chunk * layout.chunk_stride() + row, b, depth,
+                                   du + (chunk * kChunk + row) * ldc + c, ldc, accumulate, vectors);
       }
     }
   }

@@ -1,4 +1,4 @@
-"""Which kernel a convolution takes on the CPU, known in advance; conv_serves.cpp decides."""
+"""Which kernel a convolution takes on the CPU, known in advance; csrc/cpu decides."""
 
 from __future__ import annotations
 

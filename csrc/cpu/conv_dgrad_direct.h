@@ -1,0 +1,11 @@
+// Launcher of conv_dgrad_direct.cpp.
+#pragma once
+
+#include "../common/conv_params.h"
+#include "parallel.h"
+
+namespace rnk::cpu {
+
+void conv_dgrad_direct(const ConvDgradParams& params, ParallelFor parallel_for);
+
+}  // namespace rnk::cpu

@@ -1,0 +1,245 @@
+// Gather jobs as matrix products: rows are grid pixels, columns the channels of the output, depth
+// filter taps times channels of the source.
+//
+// With many rows the filter is packed first, and a task is a block of rows: it packs them and goes
+// through all columns. With few rows these are packed first, and a task is a panel of columns,
+// which packs its part of the filter: no panel is packed in one core's cache to be read in
+// another's.
+RNK_ISA_BEGIN
+
+// Depth that is multiplied at once: 112 rows and one panel of it fill 0.6 MiB of an L2 cache.
+constexpr int64_t kDepthBlock = 1024;
+// Floats of packed rows that a task aims at: 256 KiB.
+constexpr int64_t kBlockFloats = 65536;
+// With fewer rows, blocks of rows would be too few for 8 tasks of kMinBlockRows.
+constexpr int64_t kFewRows = 448;
+constexpr int64_t kMinBlockRows = 56;
+constexpr int64_t kMaxBlockRows = 448;
+
+struct GatherProblem {
+  std::vector<GatherJob> jobs;
+  int64_t groups;
+  int64_t columns;  // of one group
+  const float* source;
+  ConvPrologue in;
+  FilterMatrix filter;   // of the first group
+  int64_t filter_group;  // floats from one group's filter to the next
+  EpilogueTensors out;
+};
+
+struct JobPlan {
+  const GatherJob* job;
+  std::vector<PackPiece> pieces;
+  int64_t rows, depth;
+  int64_t block_rows, blocks, first_block;
+  int64_t packed_filter, packed_rows;  // where the first group's begin
+};
+
+inline int64_t round_up(int64_t x, int64_t unit) { return (x + unit - 1) / unit * unit; }
+
+class GatherPlan {
+ public:
+  explicit GatherPlan(const GatherProblem& p)
+      : panels((p.columns + kTileCols - 1) / kTileCols), groups(p.groups) {
+    int64_t all_rows = 0;
+    for (const GatherJob& job : p.jobs) all_rows += job.rows();
+    few_rows = all_rows < kFewRows;
+    for (const GatherJob& job : p.jobs) {
+      if (job.rows() > 0) add(job, all_rows);
+    }
+  }
+
+  std::vector<JobPlan> jobs;
+  int64_t panels, groups;
+  int64_t blocks = 0, filter_floats = 0, row_floats = 0;
+  bool few_rows;
+
+ private:
+  void add(const GatherJob& job, int64_t all_rows) {
+    JobPlan plan{&job,       pack_pieces(job, kChunk, kPieceVectors * kLanes),
+                 job.rows(), job.depth(),
+                 0,          0,
+                 blocks,     filter_floats,
+                 row_floats};
+    const int64_t fitting = kBlockFloats / std::clamp<int64_t>(plan.depth, 1, kDepthBlock);
+    const int64_t spread = std::max(kMinBlockRows, all_rows / 16);
+    plan.block_rows = round_up(
+        std::min(std::clamp(fitting, 2 * kMinBlockRows, kMaxBlockRows), spread), kTileRows);
+    plan.blocks = (plan.rows + plan.block_rows - 1) / plan.block_rows;
+    blocks += plan.blocks;
+    filter_floats += groups * panels * plan.depth * kTileCols;
+    row_floats += groups * plan.rows * round_up(plan.depth, kChunk);
+    jobs.push_back(std::move(plan));
+  }
+};
+
+// c [rows][kTileCols] = (or +=) a * b, a and b as in gemm_tile.h.
+inline void multiply_panel(const float* a, int64_t chunk_stride, int64_t rows, const float* b,
+                           int64_t depth, float* c, bool accumulate) {
+  for (int64_t row = 0; row < rows; row += kTileRows) {
+    const int count = static_cast<int>(std::min<int64_t>(kTileRows, rows - row));
+    gemm_tile(count, a + row * kChunk, chunk_stride, b, depth, c + row * kTileCols, kTileCols,
+              accumulate);
+  }
+}
+
+template <EpilogueKind kKind, PackIn kIn>
+class RowsConvolution {
+ public:
+  // partial [blocks][2][channels], for kinds that leave one.
+  RowsConvolution(const GatherProblem& problem, const GatherPlan& plan, float* partial)
+      : p_(problem), plan_(plan), partial_(partial) {
+    for (const JobPlan& job : plan.jobs) prologues_.emplace_back(problem.in, *job.job);
+  }
+
+  void run(ParallelFor parallel_for) const {
+    if (plan_.few_rows) {
+      run_by_columns(parallel_for);
+    } else {
+      run_by_rows(parallel_for);
+    }
+  }
+
+ private:
+  void run_by_rows(ParallelFor parallel_for) const {
+    float* filter = scratch(Scratch::kFilter, plan_.filter_floats);
+    for_each_panel(parallel_for, [&](const JobPlan& job, int64_t group, int64_t panel) {
+      pack_filter(job, group, panel, packed_panel(filter, job, group, panel));
+    });
+    for_each_block(parallel_for, [&](const JobPlan& job, int64_t group, int64_t block) {
+      multiply_block(filter, job, group, block);
+    });
+  }
+
+  void multiply_block(const float* filter, const JobPlan& job, int64_t group, int64_t block) const {
+    const int64_t begin = block * job.block_rows;
+    const int64_t rows = std::min(job.block_rows, job.rows - begin);
+    const bool deep = job.depth > kDepthBlock;
+    float* a = scratch(Scratch::kInput, rows * round_up(std::min(job.depth, kDepthBlock), kChunk));
+    float* c = scratch(Scratch::kOutput, (deep ? plan_.panels : 1) * rows * kTileCols);
+    for (int64_t depth = 0; depth == 0 || depth < job.depth; depth += kDepthBlock) {
+      const int64_t count = std::min(kDepthBlock, job.depth - depth);
+      pack_rows(job, group, begin, begin + rows, depth, a, rows * kChunk);
+      for (int64_t panel = 0; panel < plan_.panels; ++panel) {
+        const float* b = packed_panel(filter, job, group, panel) + depth * kTileCols;
+        float* sums = c + (deep ? panel * rows * kTileCols : 0);
+        multiply_panel(a, rows * kChunk, rows, b, count, sums, depth > 0);
+        if (depth + count == job.depth) finish(job, group, block, panel, sums);
+      }
+    }
+  }
+
+  void run_by_columns(ParallelFor parallel_for) const {
+    float* a = scratch(Scratch::kInput, plan_.row_floats);
+    for_each_block(parallel_for, [&](const JobPlan& job, int64_t group, int64_t block) {
+      const int64_t begin = block * job.block_rows;
+      const int64_t end = std::min(job.rows, begin + job.block_rows);
+      float* to = packed_rows(a, job, group) + begin * kChunk;
+      for (int64_t depth = 0; depth < job.depth; depth += kDepthBlock) {
+        pack_rows(job, group, begin, end, depth, to + depth * job.rows, job.rows * kChunk);
+      }
+    });
+    for_each_panel(parallel_for, [&](const JobPlan& job, int64_t group, int64_t panel) {
+      multiply_columns(packed_rows(a, job, group), job, group, panel);
+    });
+  }
+
+  void multiply_columns(const float* a, const JobPlan& job, int64_t group, int64_t panel) const {
+    float* b = scratch(Scratch::kFilter, job.depth * kTileCols);
+    float* c = scratch(Scratch::kOutput, job.rows * kTileCols);
+    pack_filter(job, group, panel, b);
+    for (int64_t depth = 0; depth == 0 || depth < job.depth; depth += kDepthBlock) {
+      multiply_panel(a + depth * job.rows, job.rows * kChunk, job.rows, b + depth * kTileCols,
+                     std::min(kDepthBlock, job.depth - depth), c, depth > 0);
+    }
+    for (int64_t block = 0; block < job.blocks; ++block) {
+      finish(job, group, block, panel, c + block * job.block_rows * kTileCols);
+    }
+  }
+
+  // Columns [depth, depth + kDepthBlock) of the rows; `to` is where the first of them goes.
+  void pack_rows(const JobPlan& job, int64_t group, int64_t begin, int64_t end, int64_t depth,
+                 float* to, int64_t chunk_stride) const {
+    const int64_t channel = group * job.job->channels;
+    const RowPacker<kChunk, kIn> packer(*job.job, prologues_[&job - plan_.jobs.data()],
+                                        p_.source + channel, channel);
+    to -= depth / kChunk * chunk_stride;
+    for (const PackPiece& piece : job.pieces) {
+      if (piece.depth < depth || piece.depth >= depth + kDepthBlock) continue;
+      packer.pack(piece, begin, end, to, chunk_stride);
+    }
+  }
+
+  void pack_filter(const JobPlan& job, int64_t group, int64_t panel, float* to) const {
+    FilterMatrix f = p_.filter;
+    f.w += group * p_.filter_group + panel * kTileCols * f.column;
+    const int64_t columns = std::min<int64_t>(kTileCols, p_.columns - panel * kTileCols);
+    pack_filter_panel(f, *job.job, static_cast<int>(columns), to);
+  }
+
+  float* partial_of(int64_t block) const {
+    return partial_ ? partial_ + block * 2 * p_.out.channels : nullptr;
+  }
+
+  void finish(const JobPlan& job, int64_t group, int64_t block, int64_t panel,
+              const float* sums) const {
+    const int64_t begin = block * job.block_rows;
+    const int64_t end = std::min(job.rows, begin + job.block_rows);
+    const int64_t last = (group + 1) * p_.columns;
+    int64_t channel = group * p_.columns + panel * kTileCols;
+    for (int v = 0; v < kTileVectors && channel < last; ++v, channel += kLanes, sums += kLanes) {
+      float* partial = partial_of(job.first_block + block);
+      with_epilogue<kKind>(p_.out, channel, last, partial, [&](auto& epilogue) {
+        for_each_line(*job.job, begin, end,
+                      [&](int64_t image, int64_t i, int64_t j, int64_t stop, int64_t row) {
+                        int64_t pixel = output_pixel(*job.job, image, i, j);
+                        const float* from = sums + row * kTileCols;
+                        for (; j < stop; ++j, pixel += job.job->step_w, from += kTileCols) {
+                          epilogue.put(pixel, load_vec(from));
+                        }
+                      });
+      });
+    }
+  }
+
+  template <typename F>
+  void for_each_panel(ParallelFor parallel_for, const F& f) const {
+    const int64_t each = plan_.groups * plan_.panels;
+    parallel(parallel_for, static_cast<int64_t>(plan_.jobs.size()) * each, 1,
+             [&](int64_t begin, int64_t end) {
+               for (int64_t t = begin; t < end; ++t) {
+                 f(plan_.jobs[t / each], t % each / plan_.panels, t % plan_.panels);
+               }
+             });
+  }
+
+  template <typename F>
+  void for_each_block(ParallelFor parallel_for, const F& f) const {
+    parallel(parallel_for, plan_.blocks * plan_.groups, 1, [&](int64_t begin, int64_t end) {
+      auto job = plan_.jobs.begin();
+      for (int64_t t = begin; t < end; ++t) {
+        const int64_t block = t / plan_.groups;
+        while (block >= job->first_block + job->blocks) ++job;
+        f(*job, t % plan_.groups, block - job->first_block);
+      }
+    });
+  }
+
+  float* packed_panel(float* filter, const JobPlan& job, int64_t group, int64_t panel) const {
+    return filter + job.packed_filter + (group * plan_.panels + panel) * job.depth * kTileCols;
+  }
+  const float* packed_panel(const float* filter, const JobPlan& job, int64_t group,
+                            int64_t panel) const {
+    return packed_panel(const_cast<float*>(filter), job, group, panel);
+  }
+  float* packed_rows(float* rows, const JobPlan& job, int64_t group) const {
+    return rows + job.packed_rows + group * job.rows * round_up(job.depth, kChunk);
+  }
+
+  const GatherProblem& p_;
+  const GatherPlan& plan_;
+  float* const partial_;
+  std::vector<RunPrologue> prologues_;
+};
+
+RNK_ISA_END

@@ -1,0 +1,207 @@
+// The kernels of conv_wgrad_direct.cpp for one instruction set.
+#include "conv_direct_all.h"
+#include "conv_wgrad_channels.h"
+
+RNK_ISA_BEGIN
+
+// Pixels whose products add up in registers.
+constexpr int64_t kPixelBlock = 256;
+// Rows (filters) and columns (of the depth R * S * C) of a task: its sums, and a pixel block of its
+// operands, take 0.7 MiB of an L2 cache.
+constexpr int64_t kTaskRows = 224 / kTileRows * kTileRows;
+constexpr int64_t kTaskCols = 256;
+// Of a chunk: fewer cost more in partial sums than another thread gains.
+constexpr int64_t kMinChunkPixels = 1024;
+
+// Where dw is cut. Every task's sums lie as [rows][cols] of the cut's full size.
+struct WgradPlan {
+  WgradPlan(const GatherJob& job, int64_t filters, int64_t groups)
+      : depth(job.depth()),
+        pixels(job.rows()),
+        row_parts((filters + kTaskRows - 1) / kTaskRows),
+        col_parts((depth + kTaskCols - 1) / kTaskCols),
+        rows(round_up((filters + row_parts - 1) / row_parts, kTileRows)),
+        cols(round_up((depth + col_parts - 1) / col_parts, kTileCols)),
+        parts(groups * row_parts * col_parts),
+        blocks((pixels + kPixelBlock - 1) / kPixelBlock),
+        chunks(std::clamp<int64_t>(
+            std::min((kWantedTasks + parts - 1) / parts, pixels / kMinChunkPixels), 1,
+            kWantedTasks)) {}
+  const int64_t depth, pixels;
+  const int64_t row_parts, col_parts, rows, cols, parts;
+  const int64_t blocks, chunks;
+};
+
+template <PackIn kIn>
+class WgradConvolution {
+ public:
+  WgradConvolution(const ConvWgradParams& params, const GatherJob& job, const WgradPlan& plan)
+      : p_(params),
+        job_(job),
+        plan_(plan),
+        prologue_(params.in, job),
+        pieces_(pack_pieces(job, kTileCols, kTileCols)),
+        filters_(params.shape.k / params.shape.groups) {}
+
+  void run(ParallelFor parallel_for) const {
+    const int64_t size = plan_.rows * plan_.cols;
+    if (plan_.chunks == 1) {
+      return parallel(parallel_for, plan_.parts, 1, [&](int64_t begin, int64_t end) {
+        float* sums = scratch(Scratch::kOutput, size);
+        for (int64_t part = begin; part < end; ++part) {
+          sum_chunk(part_of(part), 0, sums);
+          for (int64_t row = 0; row < plan_.rows; ++row) store_row(part_of(part), row, sums);
+        }
+      });
+    }
+    float* partial = scratch(Scratch::kPartial, plan_.chunks * plan_.parts * size);
+    parallel(parallel_for, plan_.chunks * plan_.parts, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t t = begin; t < end; ++t) {
+        sum_chunk(part_of(t % plan_.parts), t / plan_.parts, partial + t * size);
+      }
+    });
+    const int64_t grain = std::max<int64_t>(1, kGrain / (plan_.chunks * plan_.cols));
+    parallel(parallel_for, plan_.parts * plan_.rows, grain, [&](int64_t begin, int64_t end) {
+      for (int64_t t = begin; t < end; ++t) {
+        const int64_t part = t / plan_.rows, row = t % plan_.rows;
+        add_chunks(partial + part * size + row * plan_.cols);
+        store_row(part_of(part), row, partial + part * size);
+      }
+    });
+  }
+
+ private:
+  // Filters [row, row_end) of the group, columns [col, col_end).
+  struct DwPart {
+    int64_t group, row, row_end, col, col_end;
+  };
+
+  DwPart part_of(int64_t part) const {
+    const int64_t col = part % plan_.col_parts * plan_.cols;
+    const int64_t row = part / plan_.col_parts % plan_.row_parts * plan_.rows;
+    return {part / (plan_.col_parts * plan_.row_parts), row, std::min(filters_, row + plan_.rows),
+            col, std::min(plan_.depth, col + plan_.cols)};
+  }
+
+  void sum_chunk(const DwPart& part, int64_t chunk, float* sums) const {
+    const int64_t first = plan_.blocks * chunk / plan_.chunks;
+    const int64_t last = plan_.blocks * (chunk + 1) / plan_.chunks;
+    if (first == last) std::fill_n(sums, plan_.rows * plan_.cols, 0.0f);
+    float* x = scratch(Scratch::kInput, kPixelBlock * (plan_.rows + plan_.cols) + kLanes);
+    float* dy = x + kPixelBlock * plan_.cols;
+    for (int64_t block = first; block < last; ++block) {
+      const int64_t begin = plan_.pixels * block / plan_.blocks;
+      const int64_t pixels = plan_.pixels * (block + 1) / plan_.blocks - begin;
+      pack_x(part, begin, pixels, x);
+      pack_dy(part, begin, pixels, dy);
+      multiply(part, pixels, dy, x, sums, block > first);
+    }
+  }
+
+  void multiply(const DwPart& part, int64_t pixels, const float* dy, const float* x, float* sums,
+                bool accumulate) const {
+    for (int64_t col = part.col; col < part.col_end; col += kTileCols, sums += kTileCols) {
+      const float* b = x + (col - part.col) * pixels;
+      for (int64_t row = part.row; row < part.row_end; row += kTileRows) {
+        const int64_t at = row - part.row;
+        const int count = static_cast<int>(std::min<int64_t>(kTileRows, part.row_end - row));
+        outer_tile<kTileRows, kTileCols>(count, dy + at * pixels, b, pixels, sums + at * plan_.cols,
+                                         plan_.cols, accumulate);
+      }
+    }
+  }
+
+  // [column panel][pixel][kTileCols], zero in columns that do not exist.
+  void pack_x(const DwPart& part, int64_t begin, int64_t pixels, float* to) const {
+    const int64_t channel = part.group * job_.channels;
+    const RowPacker<kTileCols, kIn> packer(job_, prologue_, p_.x + channel, channel);
+    const int64_t whole = (part.col_end - part.col) / kTileCols * kTileCols;
+    if (part.col + whole < part.col_end) {
+      std::fill_n(to + whole * pixels, kTileCols * pixels, 0.0f);
+    }
+    to -= part.col * pixels;
+    for (const PackPiece& piece : pieces_) {
+      if (piece.depth < part.col || piece.depth >= part.col_end) continue;
+      packer.pack(piece, begin, begin + pixels, to, pixels * kTileCols);
+    }
+  }
+
+  // [row tile][pixel][kTileRows]. Whole vectors are copied: what is too much is written over by the
+  // next pixel.
+  void pack_dy(const DwPart& part, int64_t begin, int64_t pixels, float* to) const {
+    const int64_t filters = p_.shape.k;
+    const float* from = p_.dy + begin * filters + part.group * filters_;
+    for (int64_t row = part.row; row < part.row_end; row += kTileRows, to += kTileRows * pixels) {
+      const int count = static_cast<int>(std::min<int64_t>(kTileRows, part.row_end - row));
+      for (int64_t p = 0; p < pixels; ++p) {
+        for (int at = 0; at < count; at += kLanes) {
+          const FloatVec v =
+              load_lanes(from + p * filters + row + at, std::min<int>(kLanes, count - at));
+          store_vec(to + p * kTileRows + at, v);
+        }
+      }
+    }
+  }
+
+  // The first chunk's row += those of the others, in order.
+  void add_chunks(float* row) const {
+    const int64_t chunk = plan_.parts * plan_.rows * plan_.cols;
+    for (int64_t col = 0; col < plan_.cols; col += kLanes) {
+      FloatVec sum = load_vec(row + col);
+      for (int64_t c = 1; c < plan_.chunks; ++c) sum += load_vec(row + c * chunk + col);
+      store_vec(row + col, sum);
+    }
+  }
+
+  void store_row(const DwPart& part, int64_t row, const float* sums) const {
+    if (part.row + row >= part.row_end) return;
+    const FilterStrides& to = p_.dw_strides;
+    const int64_t filter = part.group * filters_ + part.row + row;
+    const float* from = sums + row * plan_.cols;
+    for (int64_t col = part.col; col < part.col_end;) {
+      const int64_t tap = col / job_.channels, c = col % job_.channels;
+      const int64_t count = std::min(job_.channels - c, part.col_end - col);
+      float* dw =
+          p_.dw + filter * to.k + tap / p_.shape.s * to.r + tap % p_.shape.s * to.s + c * to.c;
+      if (to.c == 1) {
+        std::copy_n(from, count, dw);
+      } else {
+        for (int64_t i = 0; i < count; ++i) dw[i * to.c] = from[i];
+      }
+      from += count;
+      col += count;
+    }
+  }
+
+  const ConvWgradParams& p_;
+  const GatherJob& job_;
+  const WgradPlan& plan_;
+  const RunPrologue prologue_;
+  const std::vector<PackPiece> pieces_;
+  const int64_t filters_;  // of one group
+};
+
+template <PackIn kIn>
+void wgrad_run(const ConvWgradParams& p, ParallelFor parallel_for) {
+  const int64_t groups = p.shape.groups;
+  GatherJob job = gather_fwd(p.shape);
+  if (suits_channels(groups, job.channels, p.shape.k / groups)) {
+    return WgradChannels<kIn>(p, job).run(parallel_for);
+  }
+  flatten(job);
+  const WgradPlan plan(job, p.shape.k / groups, groups);
+  WgradConvolution<kIn>(p, job, plan).run(parallel_for);
+}
+
+inline void conv_wgrad_direct(const ConvWgradParams& p, ParallelFor parallel_for) {
+  switch (pack_in(p.in)) {
+    case PackIn::kPlain:
+      return wgrad_run<PackIn::kPlain>(p, parallel_for);
+    case PackIn::kRelu:
+      return wgrad_run<PackIn::kRelu>(p, parallel_for);
+    case PackIn::kAny:
+      return wgrad_run<PackIn::kAny>(p, parallel_for);
+  }
+}
+
+RNK_ISA_END
