@@ -131,7 +131,7 @@ class ChannelsConvolution {
 
   void run(ParallelFor parallel_for) const {
     const int64_t blocks = plans_.back().first_block + plans_.back().blocks;
-    parallel(parallel_for, blocks * vectors_.count, 1, [&](int64_t begin, int64_t end) {
+    parallel_tasks(parallel_for, blocks * vectors_.count, [&](int64_t begin, int64_t end) {
       auto plan = plans_.begin();
       for (int64_t t = begin; t < end; ++t) {
         const int64_t block = t / vectors_.count;

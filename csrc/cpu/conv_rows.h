@@ -215,7 +215,7 @@ class RowsConvolution {
 
   template <typename F>
   void for_each_block(ParallelFor parallel_for, const F& f) const {
-    parallel(parallel_for, plan_.blocks * plan_.groups, 1, [&](int64_t begin, int64_t end) {
+    parallel_tasks(parallel_for, plan_.blocks * plan_.groups, [&](int64_t begin, int64_t end) {
       auto job = plan_.jobs.begin();
       for (int64_t t = begin; t < end; ++t) {
         const int64_t block = t / plan_.groups;

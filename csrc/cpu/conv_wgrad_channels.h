@@ -19,7 +19,7 @@ class WgradChannels {
 
   void run(ParallelFor parallel_for) const {
     float* partial = scratch(Scratch::kPartial, chunks_ * vectors_.count * size_);
-    parallel(parallel_for, chunks_ * vectors_.count, 1, [&](int64_t begin, int64_t end) {
+    parallel_tasks(parallel_for, chunks_ * vectors_.count, [&](int64_t begin, int64_t end) {
       for (int64_t t = begin; t < end; ++t) {
         sum_chunk(t % vectors_.count, t / vectors_.count, partial + t * size_);
       }

@@ -46,7 +46,7 @@ class WgradConvolution {
   void run(ParallelFor parallel_for) const {
     const int64_t size = plan_.rows * plan_.cols;
     if (plan_.chunks == 1) {
-      return parallel(parallel_for, plan_.parts, 1, [&](int64_t begin, int64_t end) {
+      return parallel_tasks(parallel_for, plan_.parts, [&](int64_t begin, int64_t end) {
         float* sums = scratch(Scratch::kOutput, size);
         for (int64_t part = begin; part < end; ++part) {
           sum_chunk(part_of(part), 0, sums);
@@ -55,7 +55,7 @@ class WgradConvolution {
       });
     }
     float* partial = scratch(Scratch::kPartial, plan_.chunks * plan_.parts * size);
-    parallel(parallel_for, plan_.chunks * plan_.parts, 1, [&](int64_t begin, int64_t end) {
+    parallel_tasks(parallel_for, plan_.chunks * plan_.parts, [&](int64_t begin, int64_t end) {
       for (int64_t t = begin; t < end; ++t) {
         sum_chunk(part_of(t % plan_.parts), t / plan_.parts, partial + t * size);
       }

@@ -2,6 +2,7 @@
 // function.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <type_traits>
 
@@ -24,6 +25,16 @@ void parallel(ParallelFor parallel_for, int64_t count, int64_t grain, Body&& bod
       0, count, grain,
       [](int64_t begin, int64_t end, void* data) { (*static_cast<Plain*>(data))(begin, end); },
       const_cast<void*>(static_cast<const void*>(&body)));
+}
+
+// Calls body(t, t + 1) for every t < count, on whatever thread is free: for tasks of unlike length,
+// or too few for each thread to get as many. Each task's result must be its own.
+template <typename Body>
+void parallel_tasks(ParallelFor parallel_for, int64_t count, Body&& body) {
+  std::atomic<int64_t> next{0};
+  parallel(parallel_for, count, 1, [&](int64_t, int64_t) {
+    for (int64_t t; (t = next.fetch_add(1, std::memory_order_relaxed)) < count;) body(t, t + 1);
+  });
 }
 
 }  // namespace rnk::cpu

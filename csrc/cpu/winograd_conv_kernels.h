@@ -100,13 +100,13 @@ void winograd_run(const WinogradConv& conv, const WinogradPlan& plan, ParallelFo
   const WinogradShape& s = conv.shape;
   const int64_t panel_floats = kFrequencies * s.depth * kTileCols;
   float* u = scratch(Scratch::kFilter, plan.panels * panel_floats);
-  parallel(parallel_for, plan.panels, 1, [&](int64_t panel, int64_t end) {
+  parallel_tasks(parallel_for, plan.panels, [&](int64_t panel, int64_t end) {
     for (; panel < end; ++panel) {
       pack_winograd_panel(conv.filter, s.depth, s.columns, panel, u + panel * panel_floats);
     }
   });
   const int64_t groups = plan.panel_groups;
-  parallel(parallel_for, plan.blocks * groups, 1, [&](int64_t task, int64_t end) {
+  parallel_tasks(parallel_for, plan.blocks * groups, [&](int64_t task, int64_t end) {
     for (; task < end; ++task) {
       const int64_t block = task / groups, group = task % groups;
       if (conv.counts && group == 0) {

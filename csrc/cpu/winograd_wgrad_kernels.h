@@ -120,7 +120,7 @@ inline void wgrad_by_tiles(const ConvWgradParams& p, const WinogradShape& s,
   const WinogradWgradPlan plan = winograd_wgrad_plan(s);
   const int64_t tiles = s.tiles(), chunks = (s.columns + kChunk - 1) / kChunk;
   float* du = scratch(Scratch::kPartial, plan.tasks * sums.floats);
-  parallel(parallel_for, plan.tasks, 1, [&](int64_t task, int64_t last) {
+  parallel_tasks(parallel_for, plan.tasks, [&](int64_t task, int64_t last) {
     const WgradStep step(p, s, plan.step);
     for (; task < last; ++task) {
       const int64_t begin = tiles * task / plan.tasks, end = tiles * (task + 1) / plan.tasks;
@@ -151,7 +151,7 @@ inline void wgrad_by_channels(const ConvWgradParams& p, const WinogradShape& s,
     parallel(parallel_for, count, kWinogradTransformTiles, [&](int64_t begin, int64_t end) {
       step.transform(first + begin, end - begin, begin);
     });
-    parallel(parallel_for, kFrequencies * chunks, 1, [&](int64_t task, int64_t end) {
+    parallel_tasks(parallel_for, kFrequencies * chunks, [&](int64_t task, int64_t end) {
       while (task < end) {
         const int64_t chunk = task % chunks, last = std::min(chunks, chunk + end - task);
         step.products(task / chunks, chunk, last, count, sums, du, first > 0);
