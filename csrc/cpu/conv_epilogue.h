@@ -63,7 +63,7 @@ class ColumnEpilogue {
   RNK_INLINE ColumnEpilogue(const EpilogueTensors& t, int64_t channel, int64_t end)
       : t_(t),
         channel_(channel),
-        lanes_(static_cast<int>(std::min<int64_t>(kLanes, end - channel))) {
+        lanes_(static_cast<int>(std::clamp<int64_t>(end - channel, 0, kLanes))) {
     if constexpr (kKind == EpilogueKind::kAffine || kKind == EpilogueKind::kBnGrad) {
       scale_ = t.scale ? load_lanes(t.scale + channel, lanes_) : splat(1);
       bias_ = t.bias ? load_lanes(t.bias + channel, lanes_) : splat(0);
