@@ -35,7 +35,7 @@ class ColumnEpilogue {
   RNK_INLINE ColumnEpilogue(const EpilogueTensors& t, int64_t channel, int64_t end)
       : t_(t),
         channel_(channel),
-        lanes_(static_cast<int>(std::min<int64_t>(kLanes, end - channel))) {
+        lanes_(static_cast<int>(std::clamp<int64_t>(end - channel, 0, kLanes))) {
     if constexpr (kKind == EpilogueKind::kAffine || kKind == EpilogueKind::kBnGrad) {
       scale_ = t.scale ? load(t.scale + channel) : splat(1);
       bias_ = t.bias ? load(t.bias + channel) : splat(0);

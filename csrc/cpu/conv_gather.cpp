@@ -22,6 +22,15 @@ std::vector<GatherTap> dgrad_taps(int64_t count, int64_t phase, int64_t stride, 
   return taps;
 }
 
+void set_inside(const GatherJob& job, PackPiece& piece) {
+  const int64_t offset = job.taps_w[piece.tap_w].offset;
+  const int64_t left = -offset - piece.first / job.channels;
+  const int64_t last = (piece.first + piece.length - 1) / job.channels;
+  const int64_t right = job.source_w - 1 - last - offset;
+  piece.inside_begin = left <= 0 ? 0 : (left + job.stride_w - 1) / job.stride_w;
+  piece.inside_end = right < 0 ? 0 : right / job.stride_w + 1;
+}
+
 }  // namespace
 
 bool GatherJob::contiguous_taps() const {
@@ -90,7 +99,8 @@ std::vector<PackPiece> pack_pieces(const GatherJob& job, int chunk, int longest)
       for (int64_t first = 0; first < run;) {
         const int64_t room = std::min<int64_t>(chunk - depth % chunk, longest);
         const int length = static_cast<int>(std::min(room, run - first));
-        pieces.push_back({r, s, first, depth, length});
+        pieces.push_back({r, s, first, depth, length, 0, 0});
+        set_inside(job, pieces.back());
         first += length;
         depth += length;
       }

@@ -39,6 +39,7 @@ struct PackPiece {
   int64_t first;     // place in the run
   int64_t depth;
   int length;
+  int64_t inside_begin, inside_end;  // grid columns for which all of it lies inside a source line
 };
 
 // Where every grid pixel is the source pixel and the output pixel: sees all images as one line.

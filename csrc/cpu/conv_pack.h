@@ -55,45 +55,46 @@ class RowPacker {
             int64_t first_channel)
       : job_(job), prologue_(prologue), source_(source), channel_(first_channel) {}
 
-  // dst: chunk 0 of the depth at row `begin`.
-  void pack(const PackPiece& piece, int64_t begin, int64_t end, float* dst,
-            int64_t chunk_stride) const {
-    const Span inside = valid_columns(piece);
-    dst += piece.depth / kWidth * chunk_stride + piece.depth % kWidth;
+  // Columns [depth, depth_end) of rows [begin, end); dst: row `begin` of the chunk where they
+  // start.
+  void pack(const std::vector<PackPiece>& pieces, int64_t depth, int64_t depth_end, int64_t begin,
+            int64_t end, float* dst, int64_t chunk_stride) const {
+    auto first = pieces.begin();
+    while (first != pieces.end() && first->depth < depth) ++first;
+    auto last = first;
+    while (last != pieces.end() && last->depth < depth_end) ++last;
     for_each_line(job_, begin, end,
                   [&](int64_t image, int64_t i, int64_t j, int64_t stop, int64_t row) {
-                    float* to = dst + row * kWidth;
-                    const int64_t h = i * job_.stride_h + job_.taps_h[piece.tap_h].offset;
-                    if (h < 0 || h >= job_.source_h) return zero_rows(piece, stop - j, to);
-                    const float* line =
-                        source_ + (image * job_.source_h + h) * job_.source_w * job_.source_pixel;
-                    const int64_t from = std::clamp(inside.begin, j, stop);
-                    const int64_t until = std::clamp(inside.end, from, stop);
-                    for (int64_t e = j; e < from; ++e)
-                      border_row(piece, line, e, to + (e - j) * kWidth);
-                    if (from < until)
-                      inner_rows(piece, line, from, until - from, to + (from - j) * kWidth);
-                    for (int64_t e = until; e < stop; ++e)
-                      border_row(piece, line, e, to + (e - j) * kWidth);
+                    for (int64_t next; j < stop; row += next - j, j = next) {
+                      next = std::min(stop, j + kRowsAtOnce);
+                      for (auto piece = first; piece != last; ++piece) {
+                        const int64_t at = piece->depth - depth;
+                        pack_line(*piece, image, i, j, next,
+                                  dst + at / kWidth * chunk_stride + row * kWidth + at % kWidth);
+                      }
+                    }
                   });
   }
 
  private:
-  struct Span {
-    int64_t begin, end;
-  };
+  // All pieces of these before the next: the source is read in the order of its memory.
+  static constexpr int64_t kRowsAtOnce = 32;
 
   int64_t column(const PackPiece& piece, int64_t j) const {
     return j * job_.stride_w + job_.taps_w[piece.tap_w].offset;
   }
 
-  // Grid columns whose piece lies wholly inside the line.
-  Span valid_columns(const PackPiece& piece) const {
-    const int64_t left = -column(piece, 0) - piece.first / job_.channels;
-    const int64_t last = (piece.first + piece.length - 1) / job_.channels;
-    const int64_t right = job_.source_w - 1 - last - column(piece, 0);
-    const int64_t begin = left <= 0 ? 0 : (left + job_.stride_w - 1) / job_.stride_w;
-    return {begin, right < 0 ? 0 : right / job_.stride_w + 1};
+  // Grid columns [j, stop) of one line.
+  RNK_INLINE void pack_line(const PackPiece& piece, int64_t image, int64_t i, int64_t j,
+                            int64_t stop, float* to) const {
+    const int64_t h = i * job_.stride_h + job_.taps_h[piece.tap_h].offset;
+    if (h < 0 || h >= job_.source_h) return zero_rows(piece, stop - j, to);
+    const float* line = source_ + (image * job_.source_h + h) * job_.source_w * job_.source_pixel;
+    const int64_t from = std::clamp(piece.inside_begin, j, stop);
+    const int64_t until = std::clamp(piece.inside_end, from, stop);
+    for (int64_t e = j; e < from; ++e) border_row(piece, line, e, to + (e - j) * kWidth);
+    if (from < until) inner_rows(piece, line, from, until - from, to + (from - j) * kWidth);
+    for (int64_t e = until; e < stop; ++e) border_row(piece, line, e, to + (e - j) * kWidth);
   }
 
   RNK_INLINE static void zero_rows(const PackPiece& piece, int64_t rows, float* to) {

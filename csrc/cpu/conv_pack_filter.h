@@ -30,12 +30,17 @@ RNK_INLINE void transpose_quad(const float* from, int64_t from_stride, float* to
   }
 }
 
-// to[channel][column] = from[column][channel] for all kTileCols columns; channels contiguous.
+// to[channel][column] = from[column][channel] for all kTileCols columns; channels contiguous. A
+// cache line is used up before the next column's, which may share its set.
 inline void transpose_columns(const float* from, int64_t stride, int64_t channels, float* to) {
+  constexpr int64_t kLine = 16;
   int64_t c = 0;
-  for (; c + 4 <= channels; c += 4) {
+  for (; c + kLine <= channels; c += kLine) {
     for (int column = 0; column < kTileCols; column += 4) {
-      transpose_quad(from + column * stride + c, stride, to + c * kTileCols + column, kTileCols);
+      RNK_UNROLL for (int64_t at = c; at < c + kLine; at += 4) {
+        transpose_quad(from + column * stride + at, stride, to + at * kTileCols + column,
+                       kTileCols);
+      }
     }
   }
   for (; c < channels; ++c) {

@@ -73,15 +73,49 @@ class GatherPlan {
   }
 };
 
-// c [rows][kTileCols] = (or +=) a * b, a and b as in gemm_tile.h.
-inline void multiply_panel(const float* a, int64_t chunk_stride, int64_t rows, const float* b,
-                           int64_t depth, float* c, bool accumulate) {
-  for (int64_t row = 0; row < rows; row += kTileRows) {
-    const int count = static_cast<int>(std::min<int64_t>(kTileRows, rows - row));
-    gemm_tile(count, a + row * kChunk, chunk_stride, b, depth, c + row * kTileCols, kTileCols,
-              accumulate);
+// What happens to the sums of a panel.
+template <EpilogueKind kKind, bool kSimple>
+class PanelEpilogue {
+ public:
+  PanelEpilogue(const EpilogueTensors& t, int64_t channel, int64_t end)
+      : t_(t),
+        channel_(channel),
+        two_(channel + kLanes < end),
+        first_(t, channel, end),
+        second_(t, channel + kLanes, end) {}
+
+  // The lines that put() will write and read: while they come, the product is summed.
+  RNK_INLINE void prefetch(const int64_t* pixels, int rows) const {
+    for (int r = 0; r < rows; ++r) {
+      const int64_t at = pixels[r] * t_.channels + channel_;
+      for (int v = 0; v < kTileVectors; ++v) {
+        __builtin_prefetch(t_.out + at + v * kLanes, 1);
+        if constexpr (kKind == EpilogueKind::kAffine || kKind == EpilogueKind::kBnGrad) {
+          if (t_.residual) __builtin_prefetch(t_.residual + at + v * kLanes);
+        }
+        if constexpr (kKind == EpilogueKind::kBnGrad) __builtin_prefetch(t_.y + at + v * kLanes);
+      }
+    }
   }
-}
+
+  RNK_INLINE void put(const int64_t* pixels, int rows, const float* sums) {
+    for (int r = 0; r < rows; ++r, sums += kTileCols) {
+      first_.put(pixels[r], load_vec(sums));
+      if (two_) second_.put(pixels[r], load_vec(sums + kLanes));
+    }
+  }
+
+  void finish(float* partial) const {
+    first_.finish(partial);
+    if (two_) second_.finish(partial);
+  }
+
+ private:
+  const EpilogueTensors& t_;
+  const int64_t channel_;
+  const bool two_;
+  ColumnEpilogue<kKind, kSimple> first_, second_;
+};
 
 template <EpilogueKind kKind, PackIn kIn>
 class RowsConvolution {
@@ -112,19 +146,23 @@ class RowsConvolution {
   }
 
   void multiply_block(const float* filter, const JobPlan& job, int64_t group, int64_t block) const {
-    const int64_t begin = block * job.block_rows;
-    const int64_t rows = std::min(job.block_rows, job.rows - begin);
+    const Block rows = rows_of(job, block);
     const bool deep = job.depth > kDepthBlock;
-    float* a = scratch(Scratch::kInput, rows * round_up(std::min(job.depth, kDepthBlock), kChunk));
-    float* c = scratch(Scratch::kOutput, (deep ? plan_.panels : 1) * rows * kTileCols);
+    const int64_t stride = rows.count * kChunk;
+    float* a =
+        scratch(Scratch::kInput, rows.count * round_up(std::min(job.depth, kDepthBlock), kChunk));
+    float* c = scratch(Scratch::kOutput, (deep ? plan_.panels : 1) * rows.count * kTileCols);
     for (int64_t depth = 0; depth == 0 || depth < job.depth; depth += kDepthBlock) {
       const int64_t count = std::min(kDepthBlock, job.depth - depth);
-      pack_rows(job, group, begin, begin + rows, depth, a, rows * kChunk);
+      pack_rows(job, group, rows.begin, rows.begin + rows.count, depth, a, stride);
       for (int64_t panel = 0; panel < plan_.panels; ++panel) {
         const float* b = packed_panel(filter, job, group, panel) + depth * kTileCols;
-        float* sums = c + (deep ? panel * rows * kTileCols : 0);
-        multiply_panel(a, rows * kChunk, rows, b, count, sums, depth > 0);
-        if (depth + count == job.depth) finish(job, group, block, panel, sums);
+        float* sums = c + (deep ? panel * rows.count * kTileCols : 0);
+        if (depth + count < job.depth) {
+          multiply(a, stride, rows.count, b, count, sums, depth > 0);
+        } else {
+          finish(group, rows, panel, a, stride, b, count, sums, depth > 0);
+        }
       }
     }
   }
@@ -146,14 +184,19 @@ class RowsConvolution {
 
   void multiply_columns(const float* a, const JobPlan& job, int64_t group, int64_t panel) const {
     float* b = scratch(Scratch::kFilter, job.depth * kTileCols);
-    float* c = scratch(Scratch::kOutput, job.rows * kTileCols);
+    float* c = scratch(Scratch::kOutput, job.block_rows * kTileCols);
+    const int64_t stride = job.rows * kChunk;
+    const int64_t last = (std::max<int64_t>(job.depth, 1) - 1) / kDepthBlock * kDepthBlock;
     pack_filter(job, group, panel, b);
-    for (int64_t depth = 0; depth == 0 || depth < job.depth; depth += kDepthBlock) {
-      multiply_panel(a + depth * job.rows, job.rows * kChunk, job.rows, b + depth * kTileCols,
-                     std::min(kDepthBlock, job.depth - depth), c, depth > 0);
-    }
     for (int64_t block = 0; block < job.blocks; ++block) {
-      finish(job, group, block, panel, c + block * job.block_rows * kTileCols);
+      const Block rows = rows_of(job, block);
+      const float* from = a + rows.begin * kChunk;
+      for (int64_t depth = 0; depth < last; depth += kDepthBlock) {
+        multiply(from + depth * job.rows, stride, rows.count, b + depth * kTileCols, kDepthBlock, c,
+                 depth > 0);
+      }
+      finish(group, rows, panel, from + last * job.rows, stride, b + last * kTileCols,
+             job.depth - last, c, last > 0);
     }
   }
 
@@ -163,11 +206,7 @@ class RowsConvolution {
     const int64_t channel = group * job.job->channels;
     const RowPacker<kChunk, kIn> packer(*job.job, prologues_[&job - plan_.jobs.data()],
                                         p_.source + channel, channel);
-    to -= depth / kChunk * chunk_stride;
-    for (const PackPiece& piece : job.pieces) {
-      if (piece.depth < depth || piece.depth >= depth + kDepthBlock) continue;
-      packer.pack(piece, begin, end, to, chunk_stride);
-    }
+    packer.pack(job.pieces, depth, depth + kDepthBlock, begin, end, to, chunk_stride);
   }
 
   void pack_filter(const JobPlan& job, int64_t group, int64_t panel, float* to) const {
@@ -177,40 +216,73 @@ class RowsConvolution {
     pack_filter_panel(f, *job.job, static_cast<int>(columns), to);
   }
 
-  float* partial_of(int64_t block) const {
-    return partial_ ? partial_ + block * 2 * p_.out.channels : nullptr;
+  struct Block {
+    int64_t begin, count;
+    int64_t index;                              // of the partial sums
+    int64_t pixels[kMaxBlockRows + kTileRows];  // of the output
+  };
+
+  Block rows_of(const JobPlan& job, int64_t block) const {
+    Block rows;
+    rows.begin = block * job.block_rows;
+    rows.count = std::min(job.block_rows, job.rows - rows.begin);
+    rows.index = job.first_block + block;
+    int64_t* pixel = rows.pixels;
+    for_each_line(*job.job, rows.begin, rows.begin + rows.count,
+                  [&](int64_t image, int64_t i, int64_t j, int64_t stop, int64_t) {
+                    int64_t at = output_pixel(*job.job, image, i, j);
+                    for (; j < stop; ++j, at += job.job->step_w) *pixel++ = at;
+                  });
+    return rows;
   }
 
-  void finish(const JobPlan& job, int64_t group, int64_t block, int64_t panel,
-              const float* sums) const {
-    const int64_t begin = block * job.block_rows;
-    const int64_t end = std::min(job.rows, begin + job.block_rows);
-    const int64_t last = (group + 1) * p_.columns;
-    int64_t channel = group * p_.columns + panel * kTileCols;
-    for (int v = 0; v < kTileVectors && channel < last; ++v, channel += kLanes, sums += kLanes) {
-      float* partial = partial_of(job.first_block + block);
-      with_epilogue<kKind>(p_.out, channel, last, partial, [&](auto& epilogue) {
-        for_each_line(*job.job, begin, end,
-                      [&](int64_t image, int64_t i, int64_t j, int64_t stop, int64_t row) {
-                        int64_t pixel = output_pixel(*job.job, image, i, j);
-                        const float* from = sums + row * kTileCols;
-                        for (; j < stop; ++j, pixel += job.job->step_w, from += kTileCols) {
-                          epilogue.put(pixel, load_vec(from));
-                        }
-                      });
-      });
+  // c [rows][kTileCols] = (or +=) a * b.
+  void multiply(const float* a, int64_t stride, int64_t rows, const float* b, int64_t depth,
+                float* c, bool accumulate) const {
+    for (int64_t row = 0; row < rows; row += kTileRows) {
+      const int count = static_cast<int>(std::min<int64_t>(kTileRows, rows - row));
+      gemm_tile(count, a + row * kChunk, stride, b, depth, c + row * kTileCols, kTileCols,
+                accumulate);
     }
+  }
+
+  // The same for the last of the depth, with what follows.
+  void finish(int64_t group, const Block& rows, int64_t panel, const float* a, int64_t stride,
+              const float* b, int64_t depth, float* c, bool accumulate) const {
+    const int64_t first = group * p_.columns;
+    const int64_t channel = first + panel * kTileCols, end = first + p_.columns;
+    const bool simple = is_simple(p_.out, channel, end) && is_simple(p_.out, channel + kLanes, end);
+    if (simple) {
+      PanelEpilogue<kKind, true> epilogue(p_.out, channel, end);
+      finish_rows(epilogue, rows, a, stride, b, depth, c, accumulate);
+    } else {
+      PanelEpilogue<kKind, false> epilogue(p_.out, channel, end);
+      finish_rows(epilogue, rows, a, stride, b, depth, c, accumulate);
+    }
+  }
+
+  template <typename Epilogue>
+  void finish_rows(Epilogue& epilogue, const Block& rows, const float* a, int64_t stride,
+                   const float* b, int64_t depth, float* c, bool accumulate) const {
+    for (int64_t row = 0; row < rows.count; row += kTileRows) {
+      const int count = static_cast<int>(std::min<int64_t>(kTileRows, rows.count - row));
+      float* sums = c + (accumulate ? row * kTileCols : 0);
+      epilogue.prefetch(rows.pixels + row, count);
+      gemm_tile(count, a + row * kChunk, stride, b, depth, sums, kTileCols, accumulate);
+      epilogue.put(rows.pixels + row, count, sums);
+    }
+    if (partial_) epilogue.finish(partial_ + rows.index * 2 * p_.out.channels);
   }
 
   template <typename F>
   void for_each_panel(ParallelFor parallel_for, const F& f) const {
     const int64_t each = plan_.groups * plan_.panels;
-    parallel(parallel_for, static_cast<int64_t>(plan_.jobs.size()) * each, 1,
-             [&](int64_t begin, int64_t end) {
-               for (int64_t t = begin; t < end; ++t) {
-                 f(plan_.jobs[t / each], t % each / plan_.panels, t % plan_.panels);
-               }
-             });
+    parallel_tasks(parallel_for, static_cast<int64_t>(plan_.jobs.size()) * each,
+                   [&](int64_t begin, int64_t end) {
+                     for (int64_t t = begin; t < end; ++t) {
+                       f(plan_.jobs[t / each], t % each / plan_.panels, t % plan_.panels);
+                     }
+                   });
   }
 
   template <typename F>

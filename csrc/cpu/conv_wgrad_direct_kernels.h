@@ -119,11 +119,7 @@ class WgradConvolution {
     if (part.col + whole < part.col_end) {
       std::fill_n(to + whole * pixels, kTileCols * pixels, 0.0f);
     }
-    to -= part.col * pixels;
-    for (const PackPiece& piece : pieces_) {
-      if (piece.depth < part.col || piece.depth >= part.col_end) continue;
-      packer.pack(piece, begin, begin + pixels, to, pixels * kTileCols);
-    }
+    packer.pack(pieces_, part.col, part.col_end, begin, begin + pixels, to, pixels * kTileCols);
   }
 
   // [row tile][pixel][kTileRows]. Whole vectors are copied: what is too much is written over by the
