@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
-from bn_cases import GELU, IDENTITY, LEAKY, OPS, RELU, SILU, as_double, assert_deterministic, check
+from bn_cases import (
+    GELU,
+    IDENTITY,
+    LEAKY,
+    OPS,
+    RELU,
+    SILU,
+    Draw,
+    as_double,
+    assert_deterministic,
+    check,
+)
 from conv_cases import (
     DIRECT,
     NO_PROLOGUE,
@@ -19,6 +30,8 @@ from conv_cases import (
 from shapes import ConvShape
 
 from resnet_kernels import reference
+from resnet_kernels.ops.conv_kernel import TORCH, cpu_conv_kernel
+from resnet_kernels.ops.library import fallback_counts
 
 NO_EPILOGUE = (None, None, None, IDENTITY, 0.0)
 
@@ -91,6 +104,17 @@ def test_own_kernels_and_the_same_bits(shape, rng):
     with OwnKernels():
         before = prologue(d, shape.c, RELU)
         assert_deterministic("conv_fwd_stats", x, w, *before, *geometry(shape))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("shape", [WINOGRAD[0], DIRECT[0], DIRECT[5]], ids=lambda s: s.id)
+def test_what_is_said_of_the_kernel_is_what_runs(shape, dtype, rng):
+    x, w = arguments(Draw(rng, (dtype, "nhwc")), shape)
+    conv = geometry(shape)
+    fallback_counts(reset=True)
+    OPS.conv_fwd(x, w.to(dtype), *NO_PROLOGUE, *NO_EPILOGUE, *conv)
+    said = cpu_conv_kernel(shape.w_size, dtype, *conv[:4])
+    assert (said == TORCH) == bool(fallback_counts()), said
 
 
 def test_statistics_of_a_large_mean(rng, repro):

@@ -13,8 +13,17 @@ from bn_cases import GELU, OPS
 
 TESTS = Path(__file__).parent
 # What depends on the vectors: every dtype, in one layout.
-FILES = ("bn_stats", "bn_act_fwd", "bn_act_bwd_reduce", "bn_bwd_apply", "pool_kernels")
-SELECTION = "not nchw and not deterministic and not refuses and not huge"
+FILES = (
+    "bn_stats",
+    "bn_act_fwd",
+    "bn_act_bwd_reduce",
+    "bn_bwd_apply",
+    "pool_kernels",
+    "conv_fwd",
+    "conv_dgrad",
+    "conv_wgrad",
+)
+SELECTION = "not nchw and not deterministic and not refuses and not huge and not same_bits"
 
 
 def run(isa: str, *command: str) -> str:
