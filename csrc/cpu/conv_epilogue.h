@@ -74,9 +74,10 @@ class ColumnEpilogue {
   RNK_INLINE void put(int64_t row, FloatVec v) {
     const int64_t at = row * t_.channels + channel_;
     if constexpr (kKind == EpilogueKind::kStats) {
-      // Any value of the channel is near enough to the mean: M2 loses about its distance in
-      // standard deviations, squared, times eps.
+      // M2 loses the pivot's distance to the mean in standard deviations, squared, times eps: the
+      // first value serves until there is a mean of some.
       if (count_ == 0) pivot_ = v;
+      if (count_ == kPivotRows) move_pivot();
       const FloatVec d = v - pivot_;
       sum_ += d;
       dot_ += d * d;
@@ -113,6 +114,16 @@ class ColumnEpilogue {
   }
 
  private:
+  static constexpr int kPivotRows = 16;
+
+  void move_pivot() {
+    const FloatVec moved = (pivot_ + sum_ / static_cast<float>(count_)) - pivot_;
+    const FloatVec all = moved * static_cast<float>(count_);
+    dot_ += moved * (all - 2 * sum_);
+    sum_ -= all;
+    pivot_ += moved;
+  }
+
   // 1 where the mask's bit is set, -1 where it is not.
   RNK_INLINE FloatVec mask_sign(int64_t at) const {
     const unsigned bits = read_bits(t_.mask, at, lanes_);
