@@ -8,8 +8,10 @@ inline bool suits_channels(int64_t groups, int64_t channels, int64_t columns) {
   return groups > 1 && channels <= kLanes && columns <= kLanes;
 }
 
-// Floats of expanded source that a task aims at: 256 KiB.
+// Floats of expanded source that a task aims at: 256 KiB. And pixels, which its statistics add up
+// one by one.
 constexpr int64_t kBandFloats = 65536;
+constexpr int64_t kBandPixels = 448;
 
 // out[i] = x[lane[i]].
 RNK_INLINE FloatVec permute_lanes(FloatVec x, IntVec lane) {
@@ -47,7 +49,7 @@ struct BandPlan {
     const int64_t line = std::max<int64_t>(1, of.source_w) * kLanes * of.channels;
     const int64_t span = of.taps_h.empty() ? 1 : of.taps_h.back().offset - of.taps_h[0].offset + 1;
     const int64_t fitting = (kBandFloats / line - span) / of.stride_h + 1;
-    lines = std::clamp<int64_t>(fitting, 1, of.grid_h);
+    lines = std::clamp<int64_t>(std::min(fitting, kBandPixels / of.grid_w), 1, of.grid_h);
     bands = (of.grid_h + lines - 1) / lines;
     blocks = bands * of.n;
   }

@@ -46,9 +46,10 @@ class ColumnEpilogue {
   RNK_INLINE void put(int64_t row, FloatVec v) {
     const int64_t at = row * t_.channels + channel_;
     if constexpr (kKind == EpilogueKind::kStats) {
-      // Any value of the channel is near enough to the mean: M2 loses about its distance in
-      // standard deviations, squared, times eps.
+      // M2 loses the pivot's distance to the mean in standard deviations, squared, times eps: the
+      // first value serves until there is a mean of some.
       if (count_ == 0) pivot_ = v;
+      if (count_ == kPivotRows) move_pivot();
       const FloatVec d = v - pivot_;
       sum_ += d;
       dot_ += d * d;
@@ -103,6 +104,17 @@ class ColumnEpilogue {
     }
     const FloatVec pre = t_.mask ? mask_sign(at) : y * scale_ + bias_;
     return act_slope_mostly_relu(v, pre, t_.act, t_.slope);
+  }
+
+  static constexpr int kPivotRows = 16;
+
+  // The sums as differences from the mean so far.
+  RNK_INLINE void move_pivot() {
+    const FloatVec moved = (pivot_ + sum_ / static_cast<float>(count_)) - pivot_;
+    const FloatVec all = moved * static_cast<float>(count_);
+    dot_ += moved * (all - 2 * sum_);
+    sum_ -= all;
+    pivot_ += moved;
   }
 
   // 1 where the mask's bit is set, -1 where it is not.
