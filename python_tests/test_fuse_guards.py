@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import threading
+from typing import Any
 
 import pytest
 import torch
 import torch.autograd.forward_ad as fwad
 from model_checks import assert_near, assert_same, primitives, twins
 from torch import nn
-from user_modules import C, InPlaceSeenTwice, Pair, conv, image
+from user_modules import CASES, C, InPlaceSeenTwice, Pair, conv, image
 
 from resnet_kernels import explain, fuse
 from resnet_kernels import nn as blocks
@@ -281,6 +282,26 @@ def test_inputs_that_are_one_tensor() -> None:
         x = image()
         results.append(model(x, x).detach())
     assert_near(results[1], results[0], "output")
+
+
+def test_running_statistics_in_strided_memory() -> None:
+    """The kernels write dense vectors only, so torch's own batch norm updates these."""
+    torch.manual_seed(0)
+    stock, fused = twins(CASES["functional"].module())
+    table = torch.stack([torch.zeros(C), torch.ones(C)], dim=1).double()
+    fused.bn1.running_mean, fused.bn1.running_var = table[:, 0], table[:, 1]
+    assert_same(stock, fused, image(), steps=2)
+    assert_near(table[:, 0], stock.bn1.running_mean, "running_mean")
+
+
+@pytest.mark.parametrize("change", [{"eps": 1}, {"momentum": 1}, {"momentum": None}])
+def test_settings_the_ops_take_or_leave(change: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    stock, fused = twins(CASES["functional"].module())
+    for model in (stock, fused):
+        vars(model.bn1).update(change)
+        model.bn2.num_batches_tracked = None
+    assert_same(stock, fused, image(), steps=2)
 
 
 def test_residual_of_another_dtype_under_autocast() -> None:

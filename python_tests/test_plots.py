@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib.figure
 import pytest
 
+from resnet_kernels.training.errors import UserError
 from resnet_kernels.training.metrics import COLUMNS, Run
 from resnet_kernels.training.plots import curves, plot_runs, running_mean
 
@@ -40,6 +41,16 @@ def test_runs_that_differ_in_their_seed_are_one_curve(
     runs: list[Run], labels: dict[str, int]
 ) -> None:
     assert {label: len(group) for label, group in curves(runs).items()} == labels
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("curves.xyz", "expected a picture's name"), ("nowhere/curves.png", "cannot write")],
+)
+def test_picture_that_cannot_be_written(name: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        plot_runs([run("a")], tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_running_mean() -> None:

@@ -31,7 +31,10 @@ OPTIONS = (
         "--peak/--no-peak", default=True, help="Peak memory, each in a process of its own."
     ),
     click.option(
-        "--threads", type=int, default=0, help="CPU threads; 0 leaves the choice to torch."
+        "--threads",
+        type=click.IntRange(0),
+        default=0,
+        help="CPU threads; 0 leaves the choice to torch.",
     ),
     click.option("--device", help="cpu, cuda, cuda:N.  [default: cuda where there is one]"),
     click.option("--seed", type=int, default=0),

@@ -91,8 +91,8 @@ def info() -> None:
 
 @cli.command()
 @click.option("--model", required=True, help="Name in resnet_kernels.models.")
-@click.option("--num-classes", type=int, default=1000)
-@click.option("--in-channels", type=int, default=3)
+@click.option("--num-classes", type=click.IntRange(1), default=1000)
+@click.option("--in-channels", type=click.IntRange(1), default=3)
 def explain(model: str, num_classes: int, in_channels: int) -> None:
     """Show, for each layer of a model, the path it takes and why."""
     from .. import explain as explained

@@ -12,7 +12,10 @@ from .kinds import forward_of, kind_of_class, original_class
 from .mixin import _PLANS, STAGE, FusedMixin, find_plan, fused_class, stage_children
 from .plan import Plan
 from .trace import ONE_TENSOR, ArgumentKey
+from .views import uses_view
 
+# In the instance of a convolution whose weight fuse() moved to channels_last memory.
+_MOVED = "_rnk_moved"
 _WRAPPERS = {
     "DistributedDataParallel": "fuse the model first, then wrap it",
     "DataParallel": "fuse the model first, then wrap it",
@@ -29,8 +32,8 @@ def fuse(model: nn.Module, *, recompute: str | None = None) -> nn.Module:
 
     Changes the model in place. Modules, parameters, names, shapes and hooks stay; only the class of
     a module that holds a chain becomes a subclass of itself, and convolution weights move to
-    channels_last memory. What is not understood stays as it is; `explain(model)` tells. Fusing
-    again is harmless and finds modules added since.
+    channels_last memory, in which results of four dimensions then lie. What is not understood stays
+    as it is; `explain(model)` tells. Fusing again is harmless and finds modules added since.
 
     Args:
         model: any nn.Module. Wrap in DDP or FSDP, compile or script it afterwards.
@@ -54,14 +57,22 @@ def fuse(model: nn.Module, *, recompute: str | None = None) -> nn.Module:
             module.__dict__.pop(_PLANS, None)
     if recompute == "stage":
         _mark_stages(model)
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            _to_channels_last(module)
+    if not any(_needs_contiguous(module) for module in model.modules()):
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d):
+                _to_channels_last(module)
     return model
 
 
+def _needs_contiguous(module: nn.Module) -> bool:
+    """Whether a view in the module's forward is not in the hands of a plan."""
+    if not uses_view(module):
+        return False
+    return not isinstance(module, FusedMixin) or any(p.keeps_views for p in default_plans(module))
+
+
 def unfuse(model: nn.Module) -> nn.Module:
-    """Gives every module its own class back, in place; convolution weights stay in channels_last.
+    """Gives every module its own class, and every weight its memory format back, in place.
 
     Args:
         model: a model after fuse(), or any other.
@@ -73,6 +84,8 @@ def unfuse(model: nn.Module) -> nn.Module:
     for module in model.modules():
         if isinstance(module, FusedMixin):
             _restore(module)
+        if module.__dict__.pop(_MOVED, False):
+            _move(module, torch.contiguous_format)
     return model
 
 
@@ -86,6 +99,7 @@ def candidates(model: nn.Module) -> list[nn.Module]:
         and (
             STAGE in module.__dict__
             or any(kind_of_class(type(child)) for child in _reached(module))
+            or uses_view(module)
         )
     ]
     return found[::-1]
@@ -165,8 +179,17 @@ def _mark_stages(model: nn.Module) -> None:
 
 def _to_channels_last(conv: nn.Conv2d) -> None:
     weight = conv._parameters.get("weight")
+    if type(weight) is not nn.Parameter or weight.dim() != 4:
+        return
+    if not weight.is_contiguous(memory_format=torch.channels_last):
+        _move(conv, torch.channels_last)
+        conv.__dict__[_MOVED] = True
+
+
+def _move(conv: nn.Module, memory_format: torch.memory_format) -> None:
+    weight = conv._parameters.get("weight")
     if type(weight) is nn.Parameter and weight.dim() == 4:
-        weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+        weight.data = weight.data.contiguous(memory_format=memory_format)
 
 
 def _check(model: Any, what: str) -> None:

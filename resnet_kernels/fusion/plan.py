@@ -29,6 +29,7 @@ from .match import (
 from .reads import MISSING
 from .trace import ArgumentKey, Trace
 from .units import Unit
+from .views import RESHAPES, is_view, views, written_view
 
 # Attributes of leaves that a plan relies on, by module.
 _RELIED_ON = {
@@ -43,8 +44,9 @@ class Plan:
     """How a module runs for one argument structure; `run` is None where its own forward does.
 
     fused: op and layers of each group; left: layer and reason of each layer that runs by itself;
-    behind_stems: children that would continue a stage with one of the groups. A plan knows children
-    by path only, so it serves other modules and keeps none alive.
+    behind_stems: children that would continue a stage with one of the groups; keeps_views: the
+    forward's views, if it has some, run as they are. A plan knows children by path only, so it
+    serves other modules and keeps none alive.
     """
 
     guard: Callable[[nn.Module], bool]
@@ -53,6 +55,7 @@ class Plan:
     fused: tuple[tuple[str, tuple[str, ...]], ...]
     left: tuple[tuple[str, str], ...]
     behind_stems: tuple[str, ...]
+    keeps_views: bool
     source: str
 
 
@@ -99,16 +102,17 @@ def make_plan(
     trace = Trace(module, forward, key, opened)
     guard = _write_guard(module, trace)
     if trace.graph is None:
-        return Plan(guard, None, trace.reason, (), (), (), "")
+        return Plan(guard, None, trace.reason, (), (), (), True, "")
     drop_identities(module, trace.graph)
     graph = Graph(module, trace.graph)
     groups = find_groups(graph, stages=bool(opened))
-    if not any(group.units for group in groups):
-        return Plan(guard, None, "", (), left_layers(graph, []), (), "")
-    run, text = _Run(graph, groups).write()
+    if not (any(group.units for group in groups) or views(graph)):
+        return Plan(guard, None, "", (), left_layers(graph, []), (), False, "")
+    writes = written_view(graph)
+    run, text = _Run(graph, groups, reshape=not writes).write()
     fused = tuple((group.op, layer_names(group)) for group in groups)
     behind_stems = children_behind_stems(graph, groups)
-    return Plan(guard, run, "", fused, left_layers(graph, groups), behind_stems, text)
+    return Plan(guard, run, "", fused, left_layers(graph, groups), behind_stems, writes, text)
 
 
 def _write_guard(module: nn.Module, trace: Trace) -> Callable[[nn.Module], bool]:
@@ -189,8 +193,8 @@ def _fetch(start: str, path: str) -> str:
 class _Run:
     """Writes the forward of a plan."""
 
-    def __init__(self, graph: Graph, groups: list[Group]) -> None:
-        self.graph = graph
+    def __init__(self, graph: Graph, groups: list[Group], reshape: bool) -> None:
+        self.graph, self.reshape = graph, reshape
         self.source = _Source()
         self.names = {node: f"v{index}" for index, node in enumerate(graph.nodes)}
         self.by_out = {group.out: group for group in groups}
@@ -237,7 +241,10 @@ class _Run:
         elif node.op == "call_module":
             value = f"{_fetch('self', str(node.target))}({', '.join(args + kwargs)})"
         elif node.op == "call_method":
-            value = f"{args[0]}.{node.target}({', '.join(args[1:] + kwargs)})"
+            method = node.target
+            if self.reshape and is_view(node):
+                method = RESHAPES[str(method)]
+            value = f"{args[0]}.{method}({', '.join(args[1:] + kwargs)})"
         else:
             value = f"{self.source.constant(node.target)}({', '.join(args + kwargs)})"
         return f"{self.names[node]} = {value}"

@@ -21,6 +21,7 @@ from torch.utils import _pytree as pytree
 from . import kinds
 from .hazards import Refused, Scan
 from .reads import Reads
+from .views import is_view
 
 # An argument: "tensor", (type, value) of a constant, or (list or tuple, length, "tensors").
 ArgumentKey = tuple[tuple[Any, ...], tuple[tuple[str, Any], ...]]
@@ -230,7 +231,7 @@ class Trace:
         try:
             tracer.scan.function(forward)
             graph = tracer.trace(module)
-            if not any(node.op == "call_module" for node in graph.nodes):
+            if not any(node.op == "call_module" or is_view(node) for node in graph.nodes):
                 raise Refused("forward calls no child")
             self.graph = graph
         except Refused as error:

@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Callable
 from typing import Any
 
 from .errors import UserError
 
 # A resumed run may change these: they say where and how long it runs, not what it computes.
 CHANGEABLE_ON_RESUME = frozenset({"data_dir", "epochs", "workers", "threads", "device"})
+
+
+_LEAST = {"epochs": 1, "batch_size": 1, "size": 0, "workers": 0, "threads": 0}
+_RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
+    "lr": ("a number above 0", lambda v: 0 < v < math.inf),
+    "momentum": ("at least 0 and below 1", lambda v: 0 <= v < 1),
+    "weight_decay": ("a number of at least 0", lambda v: 0 <= v < math.inf),
+    "label_smoothing": ("at least 0 and below 1", lambda v: 0 <= v < 1),
+    # What numpy and scikit-learn take.
+    "seed": ("at least 0 and below 2^32", lambda v: 0 <= v < 2**32),
+}
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,11 +51,15 @@ class TrainConfig:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
+        for name, least in _LEAST.items():
+            if getattr(self, name) < least:
                 raise UserError(
-                    f"--{name.replace('_', '-')}: expected at least 1, got {getattr(self, name)}"
+                    f"{_option(name)}: expected at least {least}, got {getattr(self, name)}"
                 )
+        for name, (expected, within) in _RANGES.items():
+            value = getattr(self, name)
+            if not within(value):
+                raise UserError(f"{_option(name)}: expected {expected}, got {value:g}")
         if self.amp not in ("none", "bf16", "fp16"):
             raise UserError(f"--amp: expected none, bf16 or fp16, got {self.amp!r}")
         if not 0 <= self.warmup_epochs < self.epochs:
@@ -94,8 +115,7 @@ def resumed_config(saved: dict[str, Any], given: dict[str, Any]) -> TrainConfig:
     """
     for name, value in given.items():
         if name not in CHANGEABLE_ON_RESUME and saved[name] != value:
-            option = "--" + name.replace("_", "-")
             raise UserError(
-                f"{option}: the checkpoint was trained with {saved[name]!r}, got {value!r}"
+                f"{_option(name)}: the checkpoint was trained with {saved[name]!r}, got {value!r}"
             )
     return TrainConfig(**{**saved, **given})

@@ -50,8 +50,18 @@ def plot_runs(runs: Sequence[Run], path: Path) -> None:
         if axes.get_legend_handles_labels()[1]:
             axes.legend()
     by_step.set_yscale("log")
-    with atomic_file(path) as file:
-        figure.savefig(file, format=path.suffix.lstrip(".") or "png", dpi=120)
+    _write(figure, path)
+
+
+def _write(figure: Any, path: Path) -> None:
+    kind = path.suffix.lstrip(".").lower() or "png"
+    if kind not in figure.canvas.get_supported_filetypes():
+        raise UserError(f"--out: expected a picture's name such as curves.png, got {path.name}")
+    try:
+        with atomic_file(path) as file:
+            figure.savefig(file, format=kind, dpi=120)
+    except OSError as error:
+        raise UserError(f"--out: cannot write {path}: {error.strerror or error}") from error
 
 
 def curves(runs: Sequence[Run]) -> dict[str, list[Run]]:
