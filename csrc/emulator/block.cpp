@@ -53,7 +53,7 @@ void Block::reset(uint64_t linear_index) {
   for (Warp& w : warps) {
     uint32_t lanes = std::min<uint32_t>(32, threads - w.index * 32);
     w.live = w.active = lanes == 32 ? 0xFFFFFFFF : (1u << lanes) - 1;
-    w.waiting = w.pc = w.depth = 0;
+    w.waiting = w.passed_tail = w.pc = w.depth = 0;
     w.reconverge = kNoPc;
     w.state = Warp::kReady;
     w.lane_depth.fill(0);
@@ -114,6 +114,8 @@ uint32_t Block::special_value(Special s, const Warp& w, uint32_t lane) const {
       return launch.dynamic_shared;
     case Special::kTotalSmem:
       return shared_bytes;
+    case Special::kReservedSmem:
+      return 0xFFFFFC00;  // the system's own shared memory is not there: a use is out of bounds
     case Special::kOne:
       return 1;
     default:
@@ -181,7 +183,7 @@ void Block::schedule() {
   }
 }
 
-void Block::arrive(Warp& w, uint32_t id, uint32_t count, bool wait) {
+void Block::arrive(Warp& w, const Instr& in, uint32_t id, uint32_t count, bool wait) {
   Barrier& b = barriers[id];
   if (count && (count % 32 || count > warp_count * 32))
     throw Fault{"barrier",
@@ -191,6 +193,7 @@ void Block::arrive(Warp& w, uint32_t id, uint32_t count, bool wait) {
   if (b.arrived && b.expected != count)
     throw Fault{"barrier", "barrier " + std::to_string(id) + " is used with different counts", -1};
   b.expected = count;
+  b.has_tail |= (in.flags & kHasTail) != 0;
   b.arrived += 32;
   b.clocks.push_back(&w.clock);
   ++counters.barriers;
@@ -208,8 +211,11 @@ void Block::check_all_warp_barriers() {
   for (const Warp& w : warps) running += w.state != Warp::kDone;
   for (Barrier& b : barriers)
     if (b.arrived && !b.expected && b.arrived >= running * 32) {
-      for (Warp& w : warps)
-        if (w.state == Warp::kDone) b.clocks.push_back(&w.clock);
+      for (Warp& w : warps) {
+        if (w.state != Warp::kDone) continue;
+        if (b.has_tail && w.passed_tail) report_around(w, b);
+        b.clocks.push_back(&w.clock);
+      }
       complete(b);
     }
 }
@@ -246,6 +252,13 @@ std::string Block::describe(const Record& r) const {
   return thread_name((r.uid - 1) / warp_count, (r.uid - 1) % warp_count,
                      static_cast<int>(r.lane())) +
          " at PTX line " + std::to_string(in.line);
+}
+
+void Block::report_around(const Warp& around, const Barrier& b) {
+  Fault f{"barrier",
+          "divergent barrier: " + thread_name(linear_, around.index, -1) + " went around it", -1};
+  if (b.waiting.empty()) throw f;
+  rethrow(f, *b.waiting[0]);
 }
 
 void Block::report_deadlock() {

@@ -44,6 +44,7 @@ struct Launch {
 struct Barrier {
   uint32_t expected = 0;  // threads; 0: every live warp
   uint32_t arrived = 0;
+  bool has_tail = false;  // Kernel::tail tells who went around it
   std::vector<Warp*> waiting;
   std::vector<WarpClock*> clocks;
   // bar.red: running result, and who wants it
@@ -76,7 +77,7 @@ struct Block {
   Coverage coverage;
 
   // bar.sync / bar.arrive by one warp; threads 0 means all.
-  void arrive(Warp& w, uint32_t barrier, uint32_t threads, bool wait);
+  void arrive(Warp& w, const Instr& in, uint32_t barrier, uint32_t threads, bool wait);
   std::string describe(const Record& r) const;
   std::string thread_name(uint64_t block, uint32_t warp, int lane) const;
 
@@ -87,6 +88,7 @@ struct Block {
   void schedule();
   void complete(Barrier& b);
   void check_all_warp_barriers();
+  [[noreturn]] void report_around(const Warp& around, const Barrier& b);
   [[noreturn]] void report_deadlock();
   [[noreturn]] void rethrow(const Fault& f, const Warp& w);
   uint64_t random();

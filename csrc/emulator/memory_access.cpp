@@ -68,7 +68,9 @@ LaneAccess lane_access(Warp& w, const MemoryRequest& m, int lane, bool shared) {
   bool writes = m.access != Access::kRead;
   bool reads = m.access == Access::kRead || m.access == Access::kAtomic;
   const char* value = m.access == Access::kWrite ? m.staged + size_t(lane) * m.size : nullptr;
-  LaneAccess a{w, w.record(lane, m.strong), reads, writes, shared, m.pointer[lane], value, m.size};
+  LaneAccess a{
+      w,     w.record(lane, m.strong, m.block_scope), reads, writes, shared, m.pointer[lane], value,
+      m.size};
   if (m.access == Access::kAsyncIssue) a.record.epoch = kPendingEpoch;
   return a;
 }
@@ -141,7 +143,7 @@ void access_shared(Warp& w, MemoryRequest& m, uint32_t mask) {
       Cell* cell = block.shared_shadow.page(m.address[lane])
                        .cells_of(m.address[lane] & (kPageBytes - 1), m.size, &cells);
       if (m.access == Access::kAsyncLand) {
-        for (uint32_t i = 0; i < cells; ++i) cell[i].write = w.record(lane, false);
+        for (uint32_t i = 0; i < cells; ++i) cell[i].write = w.record(lane, false, false);
       } else {
         block.counters.same_value_stores +=
             check_access(cell, cells, lane_access(w, m, lane, true));
@@ -187,6 +189,8 @@ void access_param(Warp& w, MemoryRequest& m, uint32_t mask) {
 
 void access_generic(Warp& w, MemoryRequest& m, uint32_t mask) {
   uint32_t by_tag[4] = {};
+  uint64_t tagged[32];
+  std::memcpy(tagged, m.address, sizeof tagged);
   for (uint32_t rest = mask; rest; rest &= rest - 1) {
     int lane = __builtin_ctz(rest);
     uint64_t tag = m.address[lane] >> kTagShift;
@@ -198,6 +202,7 @@ void access_generic(Warp& w, MemoryRequest& m, uint32_t mask) {
   if (by_tag[kSharedTag]) access_shared(w, m, by_tag[kSharedTag]);
   if (by_tag[kLocalTag]) access_local(w, m, by_tag[kLocalTag]);
   if (by_tag[kParamTag]) access_param(w, m, by_tag[kParamTag]);
+  std::memcpy(m.address, tagged, sizeof tagged);  // synchronise() must tell the spaces apart
 }
 
 }  // namespace

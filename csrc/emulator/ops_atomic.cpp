@@ -103,6 +103,7 @@ void atomic(Warp& w, const Instr& in, uint32_t mask) {
   m.size = static_cast<uint32_t>(sizeof(T) * in.vec);
   m.access = Access::kAtomic;
   m.strong = true;
+  m.block_scope = in.flags & kBlockScope;
   m.space = in.space;
   compute_addresses(w, in.ops[in.vec], in.imm, in.space, m.address);
   synchronise(w, m, mask, false, true, in.flags);
@@ -126,7 +127,7 @@ void decode_modifiers(InstrBuilder& b) {
   int order = b.take_any({"relaxed", "acquire", "release", "acq_rel"});
   if (order == 1 || order == 3) b.in.flags |= kAcquire;
   if (order == 2 || order == 3) b.in.flags |= kRelease;
-  b.take_any({"cta", "cluster", "gpu", "sys"});
+  if (b.take_scope()) b.in.flags |= kBlockScope;
   b.in.space = b.take_space();
   int op = b.take_any({"and", "or", "xor", "exch", "add", "inc", "dec", "min", "max", "cas"});
   if (op < 0) b.fail("unknown operation");

@@ -18,7 +18,7 @@ bool ordered(const Record& earlier, const LaneAccess& a) {
   } else if (other < w.block->warp_count) {
     if (w.clock.knows_warp(other, earlier.epoch)) return true;
   }
-  return w.clock.knows_by_import(earlier, w.block->warp_count);
+  return w.clock.knows_by_import(earlier, a.record.lane());
 }
 
 [[noreturn]] void report_race(const Record& earlier, bool earlier_writes, const LaneAccess& a) {
@@ -60,9 +60,17 @@ void note_reader(Cell& c, const LaneAccess& a) {
   if (distance(old) >= distance(c.other)) c.other = old;
 }
 
+// Strong accesses do not race with one another where their scopes reach each other.
+bool both_strong(const Record& earlier, const LaneAccess& a) {
+  if (!earlier.strong() || !a.record.strong()) return false;
+  if (!earlier.block_scope() && !a.record.block_scope()) return true;
+  const Block& b = *a.warp.block;
+  return earlier.uid - b.uid_base < b.warp_count;
+}
+
 bool conflicts(const Record& earlier, const LaneAccess& a) {
-  return earlier.uid && !earlier.same_thread(a.record) &&
-         !(earlier.strong() && a.record.strong()) && !ordered(earlier, a);
+  return earlier.uid && !earlier.same_thread(a.record) && !both_strong(earlier, a) &&
+         !ordered(earlier, a);
 }
 
 bool check_cell(Cell& c, const LaneAccess& a) {

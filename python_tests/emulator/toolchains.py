@@ -14,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "csrc" / "emulator"
+KERNELS = Path(__file__).parent / "kernels"
 CACHE = Path(
     os.environ.get("RNK_EMULATOR_TEST_CACHE", Path(tempfile.gettempdir()) / "rnk-emulator")
 )
@@ -52,6 +53,17 @@ def nvcc_ptx(source: str) -> str:
         path = out.with_suffix(".cu")
         path.write_text(source)
         _run(f"{NVCC} -arch=compute_80 -O3 -std=c++17 -lineinfo --ptx {path} -o {out}")
+    return out.read_text()
+
+
+@functools.cache
+def nvcc_file_ptx(name: str, flags: str = "-O3") -> str:
+    """PTX of kernels/<name> for sm_80, with other flags where they are given."""
+    path = KERNELS / name
+    out = _cached(path.read_text() + flags, ".ptx")
+    if not out.exists():
+        _run(f"{NVCC} -arch=compute_80 -std=c++17 -lineinfo {flags} --ptx {path} -o {out}.part")
+        Path(f"{out}.part").rename(out)
     return out.read_text()
 
 
