@@ -6,9 +6,12 @@ import contextlib
 import ctypes
 import dataclasses
 import functools
+import hashlib
 import importlib
+import platform
 import struct
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,13 +24,32 @@ __all__ = [
     "Run",
     "active",
     "coverage",
+    "executions",
     "is_active",
     "launch",
     "uncovered_lines",
 ]
 
 
+# What -march=x86-64-v3 compiles to, as Linux names it.
+_CPU_FLAGS = {"avx2", "bmi1", "bmi2", "f16c", "fma", "movbe"}
+
+
+def _missing_cpu_flags(cpuinfo: str) -> set[str]:
+    """Instruction sets the emulator was compiled for that this CPU lacks."""
+    flags = next((line for line in cpuinfo.splitlines() if line.startswith("flags")), None)
+    return _CPU_FLAGS - set(flags.split()) if flags else set()
+
+
 def _load_native() -> Any:
+    cpuinfo = Path("/proc/cpuinfo")
+    if platform.machine() in ("x86_64", "AMD64") and cpuinfo.exists():
+        missing = _missing_cpu_flags(cpuinfo.read_text())
+        if missing:
+            raise ImportError(
+                "resnet_kernels.emulator needs a CPU of 2013 or later (x86-64-v3); this one lacks "
+                + ", ".join(sorted(missing))
+            )
     return importlib.import_module("resnet_kernels._emulator")
 
 
@@ -155,7 +177,13 @@ def active(
 
     Args: as those of `launch`.
     Returns: a Run, filled when the block ends.
+    Raises: RuntimeError where the installation was built without nvcc: it has no CUDA kernels.
     """
+    if not _native.embedded():
+        raise RuntimeError(
+            "emulator.active() runs this library's CUDA kernels, and this installation was built "
+            "without nvcc (see `resnet-kernels info`); emulator.launch() of PTX text works"
+        )
     run = Run()
     _native.take_records()
     _native.set_options(seed, detect_races, count_memory, max_warp_instructions, threads)
@@ -170,17 +198,30 @@ def active(
 
 
 def coverage() -> dict[str, tuple[int, int]]:
-    """Instructions executed and instructions in all, by kernel, of every PTX seen so far.
+    """Instructions executed and instructions in all, by kernel.
 
-    A kernel that no launch ran counts with zero; kernels of one name in several PTX texts add up.
+    Of every PTX text seen so far and of every kernel inside the library: one that no launch ran
+    counts with zero. Kernels of one name in several PTX texts add up.
     """
     table: dict[str, tuple[int, int]] = {}
-    for module in _native.loaded():
+    for (_, kernel), rows in executions().items():
+        executed, total = table.get(kernel, (0, 0))
+        executed += sum(warps > 0 for _, warps in rows)
+        table[kernel] = (executed, total + len(rows))
+    return table
+
+
+def executions() -> dict[tuple[str, str], list[tuple[int, int]]]:
+    """PTX line and executions by warps of every instruction, by module and kernel.
+
+    A module inside the library is named "library:" and a digest of its text, others by the digest.
+    """
+    table = {}
+    for module in _native.modules():
+        name = hashlib.sha256(module.ptx.encode()).hexdigest()[:16]
         for kernel in module.kernels:
-            rows = module.coverage(kernel)
-            executed, total = table.get(kernel, (0, 0))
-            executed += sum(warps > 0 for _, warps, _ in rows)
-            table[kernel] = (executed, total + len(rows))
+            rows = [(line, warps) for line, warps, _ in module.coverage(kernel)]
+            table["library:" * module.embedded + name, kernel] = rows
     return table
 
 

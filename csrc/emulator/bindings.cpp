@@ -156,11 +156,13 @@ PYBIND11_MODULE(RNK_EMULATOR_MODULE, m) {
   py::class_<LoadedModule, std::shared_ptr<LoadedModule>>(m, "Module")
       .def_property_readonly("kernels", kernel_names)
       .def_property_readonly("ptx", [](const LoadedModule& l) { return l.module().text; })
+      .def_property_readonly("embedded", [](const LoadedModule& l) { return l.embedded.load(); })
       .def("params", param_types)
       .def("coverage", coverage_rows)
       .def("launch", py_launch);
   m.def("load", load_module, "The module of this PTX text, parsed once.");
-  m.def("loaded", loaded_modules);
+  m.def("modules", all_modules, "Modules seen so far and those inside this library.");
+  m.def("embedded", embedded_count, "Compiled CUDA sources inside this library.");
   m.def("set_options", py_set_options, "Options of launches through the emulated CUDA runtime.");
   m.def("take_records", py_take_records, "Launches through it since the last call, by kernel.");
 }

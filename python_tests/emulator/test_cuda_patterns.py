@@ -4,11 +4,9 @@ import re
 
 import numpy as np
 import pytest
-from toolchains import needs_nvcc, nvcc_file_ptx
+from toolchains import nvcc_file_ptx
 
 from resnet_kernels import emulator
-
-pytestmark = needs_nvcc
 
 
 def integers(*shape, low=-9, high=9, dtype=np.float32, seed=0):
@@ -106,9 +104,7 @@ def run(case, bug, flags, seed):
     ptx = nvcc_file_ptx("patterns.cu", flags)
     name = re.search(rf"\.entry (_Z\d+{case.__name__}ILi{bug}E\w*)", ptx)[1]
     grid, block, args, result, expected = case()
-    emulator.launch(
-        ptx, name, grid, block, args, 2048, seed=seed, max_warp_instructions=2_000_000
-    )
+    emulator.launch(ptx, name, grid, block, args, 2048, seed=seed, max_warp_instructions=2_000_000)
     return result, expected
 
 

@@ -5,12 +5,10 @@ import re
 
 import numpy as np
 import pytest
+import triton_kernels as kernels
 from exact import bf16, bf16_to_float
 
 from resnet_kernels import emulator
-
-pytest.importorskip("triton")
-import triton_kernels as kernels
 
 POINTERS = {"fp16": "*fp16", "bf16": "*bf16", "fp32": "*fp32"}
 

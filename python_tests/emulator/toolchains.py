@@ -10,8 +10,6 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "csrc" / "emulator"
 KERNELS = Path(__file__).parent / "kernels"
@@ -32,7 +30,6 @@ def find_nvcc() -> str | None:
 
 
 NVCC = find_nvcc()
-needs_nvcc = pytest.mark.skipif(NVCC is None, reason="needs nvcc")
 
 
 def _run(command: str) -> None:
