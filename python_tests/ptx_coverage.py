@@ -1,6 +1,6 @@
 """Prints the PTX coverage of a test run, summed over the processes of pytest-xdist.
 
-RNK_EMULATOR_COVERAGE=kernels lists every kernel of the library, =lines its unexecuted PTX lines too.
+RNK_EMULATOR_COVERAGE=kernels lists every kernel of the library, =lines unexecuted PTX lines too.
 """
 
 from __future__ import annotations

@@ -9,8 +9,15 @@ from toolchains import NVCC
 
 from resnet_kernels import emulator
 
-NEEDS_NVCC = ("bn_act_fwd_emulated", "cuda_patterns", "host_launch", "nvcc_kernels")
-NEEDS_TRITON = ("triton_kernels",)
+NEEDS_NVCC = (
+    "bn_act_fwd_emulated",
+    "cuda_patterns",
+    "gemm",
+    "host_launch",
+    "mutation",
+    "nvcc_kernels",
+)
+NEEDS_TRITON = ("mutation", "triton_kernels")
 
 collect_ignore = []
 if NVCC is None or not emulator._native.embedded():

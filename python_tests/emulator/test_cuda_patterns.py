@@ -96,7 +96,7 @@ CASES = {
     stencil: {1: RACY, 2: {"out_of_bounds"}, 3: {"out_of_bounds"}, 4: {"uninitialised"}},
     groups: {1: RACY},
     copies: {1: COPY, 2: {"race"}, 3: COPY, 4: {"out_of_bounds"}},
-    divergent: dict.fromkeys((1, 2, 3, 4), {"barrier"}),
+    divergent: {bug: {"barrier"} for bug in (1, 2, 3, 4)},
 }
 
 

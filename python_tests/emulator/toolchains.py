@@ -68,7 +68,8 @@ def nvcc_file_ptx(name: str, flags: str = "-O3") -> str:
 def emulator_objects() -> list[str]:
     """Objects of csrc/emulator without the Python face, compiled once per content.
 
-    RNK_EMULATOR_OBJECTS names a folder that has them already: build/native/emulator, say.
+    RNK_EMULATOR_OBJECTS names a folder that has them already: build/native/emulator, say;
+    RNK_EMULATOR_LDFLAGS what must be linked with them.
     """
     if folder := os.environ.get("RNK_EMULATOR_OBJECTS"):
         objects = sorted(Path(folder).glob("csrc_emulator_*.o"))
@@ -107,7 +108,7 @@ def host_library(source: str) -> ctypes.CDLL:
         )
         _run(
             f"g++ -shared -o {out} {out}.o {' '.join(objects)} "
-            "-Wl,-Bsymbolic,--no-undefined -lpthread"
+            f"-Wl,-Bsymbolic,--no-undefined -lpthread {os.environ.get('RNK_EMULATOR_LDFLAGS', '')}"
         )
     return ctypes.CDLL(str(out))
 
