@@ -14,7 +14,6 @@ std::unordered_map<std::string, std::shared_ptr<LoadedModule>>& modules() {
   return *m;
 }
 
-
 std::vector<std::pair<Loader, void*>>& embedded_modules() {
   static auto* v = new std::vector<std::pair<Loader, void*>>;
   return *v;

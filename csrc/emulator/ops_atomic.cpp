@@ -147,6 +147,7 @@ void decode_atomic(InstrBuilder& b, bool returns) {
   int size = size_of(b.in.type);
   if (size != 2 && size != 4 && size != 8) b.fail("unsupported type");
   b.in.run = size == 8 ? atomic<uint64_t> : size == 4 ? atomic<uint32_t> : atomic<uint16_t>;
+  if (!returns && (b.in.mode == kExch || b.in.mode == kCas)) b.fail("unsupported operation");
   size_t next = 0;
   auto each = [&](const Arg& a, bool is_source) {
     for (size_t k = 0; k < b.in.vec; ++k) {

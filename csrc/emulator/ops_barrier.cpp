@@ -96,7 +96,7 @@ void decode_barrier(InstrBuilder& b) {
 }
 
 void decode_bar(InstrBuilder& b) {
-  if (b.take("warp")) {
+  if (b.statement().opcode[3] == '.' && b.take("warp")) {
     if (!b.take("sync")) b.fail("needs .sync");
     b.want_args(1, 1);
     b.source(b.arg(0), Type::kB32);

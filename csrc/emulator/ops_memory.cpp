@@ -112,8 +112,8 @@ void store(Warp& w, const Instr& in, uint32_t mask) {
 }
 
 void decode_access(InstrBuilder& b, bool is_store) {
-  int order = b.take_any({"weak", "volatile", "relaxed", "acquire", "release", "mmio"});
-  if (order == 5) b.take("relaxed");
+  b.take("mmio");  // stands before .relaxed
+  int order = b.take_any({"weak", "volatile", "relaxed", "acquire", "release"});
   if (order >= 1) b.in.flags |= kStrong;
   if (order == 3) b.in.flags |= kAcquire;
   if (order == 4) b.in.flags |= kRelease;
