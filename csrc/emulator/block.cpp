@@ -10,6 +10,8 @@ namespace rnk::emu {
 namespace {
 
 constexpr uint32_t kMinQuantum = 64, kQuantumSpread = 1024;
+// Seconds of polling by every warp that runs, while no memory changes.
+constexpr uint32_t kMaxIdleSlices = 10000;
 
 char* align64(std::vector<char>& v) {
   auto p = reinterpret_cast<uintptr_t>(v.data());
@@ -170,17 +172,26 @@ void Block::schedule() {
         rethrow(f, w);
       }
       if (launch.stop.load(std::memory_order_relaxed)) return;
-      uint64_t total = launch.executed.fetch_add(executed, std::memory_order_relaxed) + executed;
-      if (total > launch.options.max_warp_instructions)
-        rethrow(Fault{"budget",
-                      "the launch passed its limit of " +
-                          std::to_string(launch.options.max_warp_instructions) +
-                          " warp instructions; is there an endless loop?",
-                      -1},
-                w);
+      check_progress(w, executed);
     }
     if (busy) std::this_thread::yield();  // it may wait for a block on another host thread
   }
+}
+
+void Block::check_progress(const Warp& w, uint32_t executed) {
+  uint64_t total = launch.executed.fetch_add(executed, std::memory_order_relaxed) + executed;
+  if (total > launch.options.max_warp_instructions)
+    rethrow(Fault{"budget",
+                  "the launch passed its limit of " +
+                      std::to_string(launch.options.max_warp_instructions) +
+                      " warp instructions; is there an endless loop?",
+                  -1},
+            w);
+  if (!w.polled || w.changed || w.state != Warp::kReady)
+    launch.idle_slices.store(0, std::memory_order_relaxed);
+  else if (launch.idle_slices.fetch_add(1, std::memory_order_relaxed) > kMaxIdleSlices)
+    rethrow(Fault{"deadlock", "all warps that run poll memory that nothing changes any more", -1},
+            w);
 }
 
 void Block::arrive(Warp& w, const Instr& in, uint32_t id, uint32_t count, bool wait) {
@@ -271,7 +282,7 @@ void Block::report_deadlock() {
   throw Error("barrier", "deadlock in kernel " + launch.kernel->name);
 }
 
-void Block::rethrow(const Fault& f, const Warp& w) {
+std::string Block::located(const Fault& f, const Warp& w) const {
   const Kernel& k = *launch.kernel;
   const Instr& in = k.code[w.current];
   std::string_view text = k.module->text;
@@ -283,7 +294,9 @@ void Block::rethrow(const Fault& f, const Warp& w) {
   auto file = k.module->files.find(in.source_file);
   if (file != k.module->files.end())
     where += " (" + file->second + ":" + std::to_string(in.source_line) + ")";
-  throw Error(f.kind, f.message + "; " + where);
+  return f.message + "; " + where;
 }
+
+void Block::rethrow(const Fault& f, const Warp& w) { throw Error(f.kind, located(f, w)); }
 
 }  // namespace rnk::emu

@@ -11,6 +11,7 @@
 #include "global_memory.h"
 #include "program.h"
 #include "shadow.h"
+#include "suspicions.h"
 #include "warp.h"
 
 namespace rnk::emu {
@@ -36,9 +37,11 @@ struct Launch {
   LaunchOptions options;
   GlobalMemory memory;
   SyncLogs sync_logs;
+  Suspicions suspicions;
   std::atomic<uint64_t> next_block{0};
   std::atomic<uint64_t> executed{0};  // warp instructions
   std::atomic<bool> stop{false};
+  std::atomic<uint32_t> idle_slices{0};  // in a row, of warps that polled and changed nothing
 };
 
 struct Barrier {
@@ -79,6 +82,7 @@ struct Block {
   // bar.sync / bar.arrive by one warp; threads 0 means all.
   void arrive(Warp& w, const Instr& in, uint32_t barrier, uint32_t threads, bool wait);
   std::string describe(const Record& r) const;
+  std::string located(const Fault& f, const Warp& w) const;  // the message with its place
   std::string thread_name(uint64_t block, uint32_t warp, int lane) const;
 
  private:
@@ -88,6 +92,7 @@ struct Block {
   void schedule();
   void complete(Barrier& b);
   void check_all_warp_barriers();
+  void check_progress(const Warp& w, uint32_t executed);
   [[noreturn]] void report_around(const Warp& around, const Barrier& b);
   [[noreturn]] void report_deadlock();
   [[noreturn]] void rethrow(const Fault& f, const Warp& w);

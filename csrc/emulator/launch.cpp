@@ -85,6 +85,7 @@ Counters run_launch(LaunchRequest request, Coverage* coverage) {
   work();
   for (std::thread& t : threads) t.join();
   if (failure) std::rethrow_exception(failure);
+  launch.suspicions.report();
   launch.memory.count_distinct(&total.distinct_bytes_read, &total.distinct_bytes_written);
   return total;
 }

@@ -87,12 +87,14 @@ T combine_typed(const Instr& in, T old, T b, T c) {
 }
 
 template <class T>
-T atomic_update(const Instr& in, char* p, T b, T c) {
+T atomic_update(const Instr& in, char* p, T b, T c, bool* changed) {
   auto* word = reinterpret_cast<T*>(p);
   T old = __atomic_load_n(word, __ATOMIC_RELAXED);
-  while (!__atomic_compare_exchange_n(word, &old, combine_typed<T>(in, old, b, c), false,
-                                      __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
-  }
+  T result = combine_typed<T>(in, old, b, c);
+  while (
+      !__atomic_compare_exchange_n(word, &old, result, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+    result = combine_typed<T>(in, old, b, c);
+  *changed |= old != result;
   return old;
 }
 
@@ -115,11 +117,16 @@ void atomic(Warp& w, const Instr& in, uint32_t mask) {
     for (uint32_t rest = mask; rest; rest &= rest - 1) {
       int i = __builtin_ctz(rest);
       old[i] = atomic_update<T>(in, m.pointer[i] + k * sizeof(T), static_cast<T>(b[i]),
-                                static_cast<T>(c[i]));
+                                static_cast<T>(c[i]), &w.changed);
     }
     if (in.ops[k].kind != Operand::kNone) w.write_lanes(in.ops[k], mask, old);
   }
   synchronise(w, m, mask, true, false, in.flags);
+  Suspicions& suspicions = w.block->launch.suspicions;
+  for (uint32_t rest = mask; rest && suspicions.any(); rest &= rest - 1) {
+    int i = __builtin_ctz(rest);
+    suspicions.forgive(w.uid(), static_cast<uint32_t>(i), m.pointer[i]);
+  }
   w.block->counters.atomics += static_cast<uint64_t>(__builtin_popcount(mask));
 }
 

@@ -14,7 +14,7 @@ uint32_t Warp::run(uint32_t quantum) {
   uint64_t* warp_counts = block->coverage.warps.data();
   uint64_t* thread_counts = block->coverage.threads.data();
   state = kReady;
-  yield = polled = false;
+  yield = polled = changed = false;
   for (; left && state == kReady && !yield; --left) {
     if (pc >= reconverge) {
       park();

@@ -34,6 +34,7 @@ struct Warp {
   State state = kReady;
   uint64_t ticks = 0;            // clock reads
   bool polled = false;           // a strong read since the slice began
+  bool changed = false;          // a store, or an atomic that changed its word, since then
   bool yield = false;            // nanosleep: give other warps a turn
   uint32_t pc = 0, current = 0;  // next instruction; the one being executed
   uint32_t active = 0, live = 0, waiting = 0;
