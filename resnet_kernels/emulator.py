@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import hashlib
 import importlib
+import operator
 import platform
 import struct
 from collections.abc import Iterable, Iterator, Sequence
@@ -121,8 +122,11 @@ def launch(
         max_warp_instructions: the launch fails beyond this many.
         threads: host threads; 0 takes all cores.
     Returns: Counters.
-    Raises: EmulatorError, whose `kind` names the defect; TypeError for an untyped argument.
+    Raises: EmulatorError, whose `kind` names the defect; TypeError for an untyped argument;
+        ValueError for a number out of range.
     """
+    if not isinstance(ptx, str) or not isinstance(kernel, str):
+        raise TypeError("ptx, kernel: expected PTX text and a name, both str")
     module = _loaded(ptx)
     packed = []
     ranges = []
@@ -130,24 +134,24 @@ def launch(
         kind, data, span = _pack(arg, index)
         packed.append((kind, data))
         if span is not None:
-            ranges.append((*span, f"argument {index}"))
+            ranges.append((*span[:2], f"argument {index}", span[2]))
     for index, extra in enumerate(memory):
         _, _, span = _pack(extra, index)
         if span is None:
             raise TypeError(f"memory[{index}]: expected a tensor or array")
-        ranges.append((*span, f"memory {index}"))
+        ranges.append((*span[:2], f"memory {index}", span[2]))
     counts = module.launch(
         kernel,
         _triple(grid),
         _triple(block),
         packed,
         ranges,
-        shared_bytes,
-        seed,
+        _integer("shared_bytes", shared_bytes, 0, 2**32 - 1),
+        _integer("seed", seed, 0, 2**64 - 1),
         detect_races,
         count_memory,
-        max_warp_instructions,
-        threads,
+        _integer("max_warp_instructions", max_warp_instructions, 1, 2**64 - 1),
+        _integer("threads", threads, 0, 2**31 - 1),
     )
     return Counters(**counts)
 
@@ -232,25 +236,41 @@ def uncovered_lines(ptx: str, kernel: str) -> list[int]:
     return sorted({line for line, _, _ in rows} - ran)
 
 
+def _integer(name: str, value: Any, low: int, high: int) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected an integer, got {type(value).__name__}") from None
+    if not low <= number <= high:
+        raise ValueError(f"{name}: expected {low} to {high}, got {number}")
+    return number
+
+
 def _triple(sizes: int | Sequence[int]) -> list[int]:
-    values = [sizes] if isinstance(sizes, int) else list(sizes)
+    values = list(sizes) if isinstance(sizes, (tuple, list)) else [sizes]
     if not 1 <= len(values) <= 3:
         raise ValueError(f"grid and block take one to three sizes, got {sizes!r}")
-    return [*values, 1, 1][:3] if len(values) < 3 else values
+    numbers = [_integer("grid, block", v, -(2**63), 2**63 - 1) for v in values]
+    return [*numbers, 1, 1][:3]
 
 
-def _pack(arg: Any, index: int) -> tuple[str, bytes, tuple[int, int] | None]:
-    """Kind, bytes and touched memory (address, size) of one kernel argument."""
+def _pack(arg: Any, index: int) -> tuple[str, bytes, tuple[int, int, bool] | None]:
+    """Kind, bytes and memory (address, size, read only?) of one kernel argument."""
     if arg is None:
         return "p", struct.pack("<Q", 0), None
     if hasattr(arg, "untyped_storage"):
         if arg.device.type != "cpu":
             raise TypeError(f"args[{index}]: expected a CPU tensor, got one on {arg.device}")
-        storage = arg.untyped_storage()
-        return "p", struct.pack("<Q", arg.data_ptr()), (storage.data_ptr(), storage.nbytes())
-    if isinstance(arg, np.ndarray):
+        try:
+            storage = arg.untyped_storage()
+        except NotImplementedError:
+            raise TypeError(f"args[{index}]: expected a dense tensor, got {arg.layout}") from None
+        span = (storage.data_ptr(), storage.nbytes(), False)
+        return "p", struct.pack("<Q", arg.data_ptr()), span
+    if isinstance(arg, np.ndarray) and not arg.dtype.hasobject:
         low, high = np.lib.array_utils.byte_bounds(arg)
-        return "p", struct.pack("<Q", arg.ctypes.data), (low, high - low)
+        span = (low, high - low, not arg.flags.writeable)
+        return "p", struct.pack("<Q", arg.ctypes.data), span
     if isinstance(arg, (np.generic, ctypes._SimpleCData, ctypes.Structure, ctypes.Array, bytes)):
         data = bytes(arg) if not isinstance(arg, np.generic) else arg.tobytes()
         is_float = isinstance(arg, (np.floating, ctypes.c_float, ctypes.c_double))

@@ -12,6 +12,7 @@ from resnet_kernels import emulator
 NEEDS_NVCC = (
     "bn_act_fwd_emulated",
     "cuda_patterns",
+    "features",
     "gemm",
     "host_launch",
     "mutation",
