@@ -42,9 +42,10 @@ void check_alignment(const MemoryRequest& m, int lane) {
   throw Fault{"misaligned", text, lane};
 }
 
-void store(const MemoryRequest& m, int lane) {
+void store(Warp& w, const MemoryRequest& m, int lane) {
   const char* from = m.staged + static_cast<size_t>(lane) * m.size;
   char* to = m.pointer[lane];
+  if (!w.changed) w.changed = std::memcmp(to, from, m.size) != 0;
   switch (m.size) {
     case 1:
       *to = *from;
@@ -117,7 +118,7 @@ void access_global(Warp& w, MemoryRequest& m, uint32_t mask) {
             check_access(cell, cells, lane_access(w, m, lane, false));
       }
     }
-    if (write) store(m, lane);
+    if (write) store(w, m, lane);
   }
 }
 
@@ -149,7 +150,7 @@ void access_shared(Warp& w, MemoryRequest& m, uint32_t mask) {
             check_access(cell, cells, lane_access(w, m, lane, true));
       }
     }
-    if (m.access == Access::kWrite) store(m, lane);
+    if (m.access == Access::kWrite) store(w, m, lane);
   }
 }
 
@@ -162,7 +163,7 @@ void access_local(Warp& w, MemoryRequest& m, uint32_t mask) {
       out_of_bounds(m, lane, "the thread has " + std::to_string(bytes) + " bytes of local memory");
     check_alignment(m, lane);
     m.pointer[lane] = w.local + static_cast<size_t>(lane) * bytes + a;
-    if (m.access == Access::kWrite) store(m, lane);
+    if (m.access == Access::kWrite) store(w, m, lane);
   }
 }
 

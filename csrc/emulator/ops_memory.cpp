@@ -104,7 +104,6 @@ void store(Warp& w, const Instr& in, uint32_t mask) {
     }
   }
   compute_addresses(w, in.ops[in.vec], in.imm, in.space, m.address);
-  w.changed |= in.space != Space::kLocal;
   if (m.strong) {  // the release must be visible before the value is
     MemoryRequest copy = m;
     synchronise(w, copy, mask, false, true, in.flags);

@@ -18,7 +18,7 @@ NEEDS_NVCC = (
     "mutation",
     "nvcc_kernels",
 )
-NEEDS_TRITON = ("mutation", "triton_kernels")
+NEEDS_TRITON = ("mutation", "triton_kernels", "triton_programs")
 
 collect_ignore = []
 if NVCC is None or not emulator._native.embedded():

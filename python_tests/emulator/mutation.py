@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from resnet_kernels import emulator
 
 SYNCHRONISES = re.compile(r"\b(bar|barrier)\.|\bcp\.async\.wait|\bmembar\b|\bfence\.|\bmbarrier\.")
-ORDERING_KINDS = {"race", "uninitialised", "async_copy", "barrier"}
+ORDERING_KINDS = {"race", "uninitialised", "async_copy", "barrier", "deadlock"}
 
 
 def mutants(ptx: str, kernel: str) -> Iterator[tuple[str, str]]:
