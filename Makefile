@@ -19,7 +19,7 @@ lint: setup $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run -Werror $(SOURCES)
+	$(BIN)/clang-format --dry-run -Werror $(SOURCES) $(wildcard tools/*.cpp python_tests/*/kernels/*.cu)
 	$(BIN)/python tools/check_sources.py
 
 bench: setup

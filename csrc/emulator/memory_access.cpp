@@ -163,7 +163,9 @@ void access_local(Warp& w, MemoryRequest& m, uint32_t mask) {
       out_of_bounds(m, lane, "the thread has " + std::to_string(bytes) + " bytes of local memory");
     check_alignment(m, lane);
     m.pointer[lane] = w.local + static_cast<size_t>(lane) * bytes + a;
+    bool changed = w.changed;
     if (m.access == Access::kWrite) store(w, m, lane);
+    w.changed = changed;  // no other thread can see it
   }
 }
 

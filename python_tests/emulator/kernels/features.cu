@@ -28,18 +28,41 @@ __constant__ int c_table[8] = {3, 1, 4, 1, 5, 9, 2, 6};
 KERNEL tables(const int* __restrict__ in, int* out) {
   int t = threadIdx.x, x = __ldg(in + t), r;
   switch (x & 15) {
-    case 0: r = 5; break;
-    case 1: r = x * 3; break;
-    case 2: r = x ^ 77; break;
-    case 3: r = c_table[x & 7]; break;
-    case 4: r = -x; break;
-    case 5: r = x / 7; break;
-    case 6: r = x % 7; break;
-    case 7: r = __popc(x); break;
-    case 8: r = __clz(x); break;
-    case 9: r = __ffs(x); break;
-    case 10: r = __brev(x); break;
-    default: r = 1;
+    case 0:
+      r = 5;
+      break;
+    case 1:
+      r = x * 3;
+      break;
+    case 2:
+      r = x ^ 77;
+      break;
+    case 3:
+      r = c_table[x & 7];
+      break;
+    case 4:
+      r = -x;
+      break;
+    case 5:
+      r = x / 7;
+      break;
+    case 6:
+      r = x % 7;
+      break;
+    case 7:
+      r = __popc(x);
+      break;
+    case 8:
+      r = __clz(x);
+      break;
+    case 9:
+      r = __ffs(x);
+      break;
+    case 10:
+      r = __brev(x);
+      break;
+    default:
+      r = 1;
   }
   int local[16];
   for (int i = 0; i < 16; ++i) local[(i * 7) & 15] = x + i;

@@ -64,7 +64,7 @@ __global__ void pipelined_gemm(const T* a, const T* b, float* c, int n, int k) {
   }
   __syncthreads();
   // Through shared memory, so that rows of 32 are stored at once.
-  float(*out)[32] = reinterpret_cast<float(*)[32]>(&tile_a[0][0][0]);
+  float (*out)[32] = reinterpret_cast<float (*)[32]>(&tile_a[0][0][0]);
   static_assert(sizeof tile_a >= 16 * 32 * 4, "one warp's rows fit");
   for (int w = 0; w < 4; ++w) {
     if (w == warp)
@@ -77,7 +77,6 @@ __global__ void pipelined_gemm(const T* a, const T* b, float* c, int n, int k) {
   }
 }
 
-void* g_kernels[] = {
-    (void*)wmma_gemm<__half>,         (void*)wmma_gemm<__nv_bfloat16>,
-    (void*)pipelined_gemm<__half, 2>, (void*)pipelined_gemm<__nv_bfloat16, 3>,
-    (void*)pipelined_gemm<__half, 4>};
+void* g_kernels[] = {(void*)wmma_gemm<__half>, (void*)wmma_gemm<__nv_bfloat16>,
+                     (void*)pipelined_gemm<__half, 2>, (void*)pipelined_gemm<__nv_bfloat16, 3>,
+                     (void*)pipelined_gemm<__half, 4>};

@@ -244,7 +244,7 @@ __global__ void divergent(int* y) {
 
 #define VARIANTS(name) \
   (void*)name<0>, (void*)name<1>, (void*)name<2>, (void*)name<3>, (void*)name<4>
-void* g_kernels[] = {
-    VARIANTS(last_block),    VARIANTS(double_buffer), VARIANTS(named_barriers), VARIANTS(semaphore),
-    VARIANTS(flag),          VARIANTS(warp_exchange), VARIANTS(tree),           VARIANTS(histogram),
-    VARIANTS(stencil),       VARIANTS(groups),        VARIANTS(copies),         VARIANTS(divergent)};
+void* g_kernels[] = {VARIANTS(last_block), VARIANTS(double_buffer), VARIANTS(named_barriers),
+                     VARIANTS(semaphore),  VARIANTS(flag),          VARIANTS(warp_exchange),
+                     VARIANTS(tree),       VARIANTS(histogram),     VARIANTS(stencil),
+                     VARIANTS(groups),     VARIANTS(copies),        VARIANTS(divergent)};
