@@ -33,7 +33,9 @@ NVCC = find_nvcc()
 
 
 def _run(command: str) -> None:
-    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    # Compilers do not run under the sanitizers that the tests may be preloaded with.
+    environment = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
 
 
