@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SOURCES := $(shell find csrc -type f \( -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' \))
 PYTEST_FLAGS ?=
 
-.PHONY: demo test lint bench abi clean setup
+.PHONY: demo test lint bench abi sanitize fuzz clean setup
 
 # The main job: a fused ResNet trains on real scans of digits.
 demo: setup
@@ -19,7 +19,7 @@ lint: setup $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run -Werror $(SOURCES)
+	$(BIN)/clang-format --dry-run -Werror $(SOURCES) $(wildcard tools/*.cpp python_tests/*/kernels/*.cu)
 	$(BIN)/python tools/check_sources.py
 
 bench: setup
@@ -29,6 +29,13 @@ bench: setup
 # The one built binary on the oldest supported torch, on a CPU build and on the newest.
 abi: setup
 	$(BIN)/python tools/check_abi.py
+
+# The emulator under AddressSanitizer and UndefinedBehaviorSanitizer, and its parser under libFuzzer.
+sanitize: setup
+	$(BIN)/python tools/sanitize_emulator.py
+
+fuzz: setup
+	$(BIN)/python tools/fuzz_emulator.py
 
 setup: $(VENV)/.built
 

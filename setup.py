@@ -1,4 +1,4 @@
-"""Builds resnet_kernels/_cpu.so and, where nvcc is found, _cuda.so and _emulator.so, with ninja.
+"""Builds resnet_kernels/_cpu.so and _emulator.so and, where nvcc is found, _cuda.so, with ninja.
 
 Environment: RNK_SKIP_CUDA=1 builds the CPU library alone; CUDA_HOME names a toolkit; RNK_CUDA_ARCHS
 ("80;90") overrides the architectures; MAX_JOBS limits parallel compilation; CXX names the compiler.
@@ -77,12 +77,11 @@ class Build(build_ext):
             flags = f"-isystem {cuda.include}"
             sources = toolchain.cuda_sources(ROOT, flags)
             lines += self.library("cuda", package, sources, f"{cuda.link_flags} -pthread -ldl -lrt")
-            sources = toolchain.emulator_sources(ROOT, flags)
-            lines += self.library("emulator", package, sources, "-Wl,-Bsymbolic -pthread")
         else:
             print(f"resnet_kernels: CUDA library not built: {skipped}", file=sys.stderr)
-            for name in ("_cuda.so", "_emulator.so"):
-                (package / name).unlink(missing_ok=True)
+            (package / "_cuda.so").unlink(missing_ok=True)
+        sources = toolchain.emulator_sources(ROOT, cuda)
+        lines += self.library("emulator", package, sources, "-Wl,-Bsymbolic -pthread")
         (self.objects / "build.ninja").write_text("\n".join(lines) + "\n")
         jobs = os.environ.get("MAX_JOBS", str(os.cpu_count() or 1))
         subprocess.check_call([*toolchain.ninja(), "-C", str(self.objects), "-j", jobs])

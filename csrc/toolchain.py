@@ -66,8 +66,11 @@ def cuda_sources(root: Path, flags: str) -> list[Source]:
     return _cuda_ops(root, "CUDA", flags, "nvcc")
 
 
-def emulator_sources(root: Path, flags: str) -> list[Source]:
-    """Sources of _emulator.so: the emulator, its Python module, and the CUDA ops once more."""
+def emulator_sources(root: Path, cuda: Cuda | None) -> list[Source]:
+    """Sources of _emulator.so: the emulator, its Python module, and the CUDA ops once more.
+
+    Without a CUDA toolkit it runs PTX text, but has no CUDA runtime and no ops.
+    """
     import pybind11
 
     # The emulator computes as PTX says: no contraction, no assumption about exceptions.
@@ -75,10 +78,15 @@ def emulator_sources(root: Path, flags: str) -> list[Source]:
     if platform.machine() in ("x86_64", "AMD64"):
         exact += " -march=x86-64-v3"
     python = f"-isystem {pybind11.get_include()} -isystem {sysconfig.get_path('include')}"
+    flags = f"-isystem {cuda.include}" if cuda else ""
     sources = sorted((root / "csrc/emulator").glob("*.cpp"))
     return [
-        *(Source(path, f"{exact} {flags} {python}") for path in sources),
-        *_cuda_ops(root, "EMULATED", flags, "nvcc_ptx"),
+        *(
+            Source(path, f"{exact} {flags} {python}")
+            for path in sources
+            if cuda or not path.name.startswith("runtime_")
+        ),
+        *(_cuda_ops(root, "EMULATED", flags, "nvcc_ptx") if cuda else []),
     ]
 
 

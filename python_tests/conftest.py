@@ -16,9 +16,14 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
+import ptx_coverage
 
 # Test backend -> (the ops' `backend` argument, device).
 BACKENDS = {"cpu": ("native", "cpu")}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(ptx_coverage)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

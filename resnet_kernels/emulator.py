@@ -6,9 +6,13 @@ import contextlib
 import ctypes
 import dataclasses
 import functools
+import hashlib
 import importlib
+import operator
+import platform
 import struct
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,13 +25,32 @@ __all__ = [
     "Run",
     "active",
     "coverage",
+    "executions",
     "is_active",
     "launch",
     "uncovered_lines",
 ]
 
 
+# What -march=x86-64-v3 compiles to, as Linux names it.
+_CPU_FLAGS = {"avx2", "bmi1", "bmi2", "f16c", "fma", "movbe"}
+
+
+def _missing_cpu_flags(cpuinfo: str) -> set[str]:
+    """Instruction sets the emulator was compiled for that this CPU lacks."""
+    flags = next((line for line in cpuinfo.splitlines() if line.startswith("flags")), None)
+    return _CPU_FLAGS - set(flags.split()) if flags else set()
+
+
 def _load_native() -> Any:
+    cpuinfo = Path("/proc/cpuinfo")
+    if platform.machine() in ("x86_64", "AMD64") and cpuinfo.exists():
+        missing = _missing_cpu_flags(cpuinfo.read_text())
+        if missing:
+            raise ImportError(
+                "resnet_kernels.emulator needs a CPU of 2013 or later (x86-64-v3); this one lacks "
+                + ", ".join(sorted(missing))
+            )
     return importlib.import_module("resnet_kernels._emulator")
 
 
@@ -99,8 +122,11 @@ def launch(
         max_warp_instructions: the launch fails beyond this many.
         threads: host threads; 0 takes all cores.
     Returns: Counters.
-    Raises: EmulatorError, whose `kind` names the defect; TypeError for an untyped argument.
+    Raises: EmulatorError, whose `kind` names the defect; TypeError for an untyped argument;
+        ValueError for a number out of range.
     """
+    if not isinstance(ptx, str) or not isinstance(kernel, str):
+        raise TypeError("ptx, kernel: expected PTX text and a name, both str")
     module = _loaded(ptx)
     packed = []
     ranges = []
@@ -108,24 +134,24 @@ def launch(
         kind, data, span = _pack(arg, index)
         packed.append((kind, data))
         if span is not None:
-            ranges.append((*span, f"argument {index}"))
+            ranges.append((*span[:2], f"argument {index}", span[2]))
     for index, extra in enumerate(memory):
         _, _, span = _pack(extra, index)
         if span is None:
             raise TypeError(f"memory[{index}]: expected a tensor or array")
-        ranges.append((*span, f"memory {index}"))
+        ranges.append((*span[:2], f"memory {index}", span[2]))
     counts = module.launch(
         kernel,
         _triple(grid),
         _triple(block),
         packed,
         ranges,
-        shared_bytes,
-        seed,
+        _integer("shared_bytes", shared_bytes, 0, 2**32 - 1),
+        _integer("seed", seed, 0, 2**64 - 1),
         detect_races,
         count_memory,
-        max_warp_instructions,
-        threads,
+        _integer("max_warp_instructions", max_warp_instructions, 1, 2**64 - 1),
+        _integer("threads", threads, 0, 2**31 - 1),
     )
     return Counters(**counts)
 
@@ -155,7 +181,13 @@ def active(
 
     Args: as those of `launch`.
     Returns: a Run, filled when the block ends.
+    Raises: RuntimeError where the installation was built without nvcc: it has no CUDA kernels.
     """
+    if not _native.embedded():
+        raise RuntimeError(
+            "emulator.active() runs this library's CUDA kernels, and this installation was built "
+            "without nvcc (see `resnet-kernels info`); emulator.launch() of PTX text works"
+        )
     run = Run()
     _native.take_records()
     _native.set_options(seed, detect_races, count_memory, max_warp_instructions, threads)
@@ -170,17 +202,30 @@ def active(
 
 
 def coverage() -> dict[str, tuple[int, int]]:
-    """Instructions executed and instructions in all, by kernel, of every PTX seen so far.
+    """Instructions executed and instructions in all, by kernel.
 
-    A kernel that no launch ran counts with zero; kernels of one name in several PTX texts add up.
+    Of every PTX text seen so far and of every kernel inside the library: one that no launch ran
+    counts with zero. Kernels of one name in several PTX texts add up.
     """
     table: dict[str, tuple[int, int]] = {}
-    for module in _native.loaded():
+    for (_, kernel), rows in executions().items():
+        executed, total = table.get(kernel, (0, 0))
+        executed += sum(warps > 0 for _, warps in rows)
+        table[kernel] = (executed, total + len(rows))
+    return table
+
+
+def executions() -> dict[tuple[str, str], list[tuple[int, int]]]:
+    """PTX line and executions by warps of every instruction, by module and kernel.
+
+    A module inside the library is named "library:" and a digest of its text, others by the digest.
+    """
+    table = {}
+    for module in _native.modules():
+        name = hashlib.sha256(module.ptx.encode()).hexdigest()[:16]
         for kernel in module.kernels:
-            rows = module.coverage(kernel)
-            executed, total = table.get(kernel, (0, 0))
-            executed += sum(warps > 0 for _, warps, _ in rows)
-            table[kernel] = (executed, total + len(rows))
+            rows = [(line, warps) for line, warps, _ in module.coverage(kernel)]
+            table["library:" * module.embedded + name, kernel] = rows
     return table
 
 
@@ -191,25 +236,41 @@ def uncovered_lines(ptx: str, kernel: str) -> list[int]:
     return sorted({line for line, _, _ in rows} - ran)
 
 
+def _integer(name: str, value: Any, low: int, high: int) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected an integer, got {type(value).__name__}") from None
+    if not low <= number <= high:
+        raise ValueError(f"{name}: expected {low} to {high}, got {number}")
+    return number
+
+
 def _triple(sizes: int | Sequence[int]) -> list[int]:
-    values = [sizes] if isinstance(sizes, int) else list(sizes)
+    values = list(sizes) if isinstance(sizes, (tuple, list)) else [sizes]
     if not 1 <= len(values) <= 3:
         raise ValueError(f"grid and block take one to three sizes, got {sizes!r}")
-    return [*values, 1, 1][:3] if len(values) < 3 else values
+    numbers = [_integer("grid, block", v, -(2**63), 2**63 - 1) for v in values]
+    return [*numbers, 1, 1][:3]
 
 
-def _pack(arg: Any, index: int) -> tuple[str, bytes, tuple[int, int] | None]:
-    """Kind, bytes and touched memory (address, size) of one kernel argument."""
+def _pack(arg: Any, index: int) -> tuple[str, bytes, tuple[int, int, bool] | None]:
+    """Kind, bytes and memory (address, size, read only?) of one kernel argument."""
     if arg is None:
         return "p", struct.pack("<Q", 0), None
     if hasattr(arg, "untyped_storage"):
         if arg.device.type != "cpu":
             raise TypeError(f"args[{index}]: expected a CPU tensor, got one on {arg.device}")
-        storage = arg.untyped_storage()
-        return "p", struct.pack("<Q", arg.data_ptr()), (storage.data_ptr(), storage.nbytes())
-    if isinstance(arg, np.ndarray):
+        try:
+            storage = arg.untyped_storage()
+        except NotImplementedError:
+            raise TypeError(f"args[{index}]: expected a dense tensor, got {arg.layout}") from None
+        span = (storage.data_ptr(), storage.nbytes(), False)
+        return "p", struct.pack("<Q", arg.data_ptr()), span
+    if isinstance(arg, np.ndarray) and not arg.dtype.hasobject:
         low, high = np.lib.array_utils.byte_bounds(arg)
-        return "p", struct.pack("<Q", arg.ctypes.data), (low, high - low)
+        span = (low, high - low, not arg.flags.writeable)
+        return "p", struct.pack("<Q", arg.ctypes.data), span
     if isinstance(arg, (np.generic, ctypes._SimpleCData, ctypes.Structure, ctypes.Array, bytes)):
         data = bytes(arg) if not isinstance(arg, np.generic) else arg.tobytes()
         is_float = isinstance(arg, (np.floating, ctypes.c_float, ctypes.c_double))

@@ -86,10 +86,10 @@ py::dict counters_dict(const Counters& c) {
   return d;
 }
 
-// ranges: (address, bytes, name)
+// ranges: (address, bytes, name, read only)
 py::dict py_launch(LoadedModule& m, const std::string& kernel, const std::array<int64_t, 3>& grid,
                    const std::array<int64_t, 3>& block, const std::vector<PyArgument>& arguments,
-                   const std::vector<std::tuple<uint64_t, uint64_t, std::string>>& ranges,
+                   const std::vector<std::tuple<uint64_t, uint64_t, std::string, bool>>& ranges,
                    uint32_t shared_bytes, uint64_t seed, bool detect_races, bool count_memory,
                    uint64_t max_warp_instructions, int threads) {
   LaunchRequest r;
@@ -97,8 +97,8 @@ py::dict py_launch(LoadedModule& m, const std::string& kernel, const std::array<
   r.block = dim3_of(block);
   r.dynamic_shared = shared_bytes;
   r.params = pack_params(*m.kernel(kernel), arguments);
-  for (const auto& [base, bytes, name] : ranges)
-    r.ranges.push_back({base, bytes, false, false, name});
+  for (const auto& [base, bytes, name, read_only] : ranges)
+    r.ranges.push_back({base, bytes, read_only, false, name});
   r.options = {seed, detect_races, count_memory, max_warp_instructions, threads};
   Counters c;
   {
@@ -156,11 +156,13 @@ PYBIND11_MODULE(RNK_EMULATOR_MODULE, m) {
   py::class_<LoadedModule, std::shared_ptr<LoadedModule>>(m, "Module")
       .def_property_readonly("kernels", kernel_names)
       .def_property_readonly("ptx", [](const LoadedModule& l) { return l.module().text; })
+      .def_property_readonly("embedded", [](const LoadedModule& l) { return l.embedded.load(); })
       .def("params", param_types)
       .def("coverage", coverage_rows)
       .def("launch", py_launch);
   m.def("load", load_module, "The module of this PTX text, parsed once.");
-  m.def("loaded", loaded_modules);
+  m.def("modules", all_modules, "Modules seen so far and those inside this library.");
+  m.def("embedded", embedded_count, "Compiled CUDA sources inside this library.");
   m.def("set_options", py_set_options, "Options of launches through the emulated CUDA runtime.");
   m.def("take_records", py_take_records, "Launches through it since the last call, by kernel.");
 }

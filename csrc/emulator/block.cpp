@@ -10,6 +10,8 @@ namespace rnk::emu {
 namespace {
 
 constexpr uint32_t kMinQuantum = 64, kQuantumSpread = 1024;
+// Seconds of polling by every warp that runs, while no memory changes.
+constexpr uint32_t kMaxIdleSlices = 10000;
 
 char* align64(std::vector<char>& v) {
   auto p = reinterpret_cast<uintptr_t>(v.data());
@@ -53,7 +55,7 @@ void Block::reset(uint64_t linear_index) {
   for (Warp& w : warps) {
     uint32_t lanes = std::min<uint32_t>(32, threads - w.index * 32);
     w.live = w.active = lanes == 32 ? 0xFFFFFFFF : (1u << lanes) - 1;
-    w.waiting = w.pc = w.depth = 0;
+    w.waiting = w.passed_tail = w.pc = w.depth = 0;
     w.reconverge = kNoPc;
     w.state = Warp::kReady;
     w.lane_depth.fill(0);
@@ -114,6 +116,8 @@ uint32_t Block::special_value(Special s, const Warp& w, uint32_t lane) const {
       return launch.dynamic_shared;
     case Special::kTotalSmem:
       return shared_bytes;
+    case Special::kReservedSmem:
+      return 0xFFFFFC00;  // the system's own shared memory is not there: a use is out of bounds
     case Special::kOne:
       return 1;
     default:
@@ -168,20 +172,29 @@ void Block::schedule() {
         rethrow(f, w);
       }
       if (launch.stop.load(std::memory_order_relaxed)) return;
-      uint64_t total = launch.executed.fetch_add(executed, std::memory_order_relaxed) + executed;
-      if (total > launch.options.max_warp_instructions)
-        rethrow(Fault{"budget",
-                      "the launch passed its limit of " +
-                          std::to_string(launch.options.max_warp_instructions) +
-                          " warp instructions; is there an endless loop?",
-                      -1},
-                w);
+      check_progress(w, executed);
     }
     if (busy) std::this_thread::yield();  // it may wait for a block on another host thread
   }
 }
 
-void Block::arrive(Warp& w, uint32_t id, uint32_t count, bool wait) {
+void Block::check_progress(const Warp& w, uint32_t executed) {
+  uint64_t total = launch.executed.fetch_add(executed, std::memory_order_relaxed) + executed;
+  if (total > launch.options.max_warp_instructions)
+    rethrow(Fault{"budget",
+                  "the launch passed its limit of " +
+                      std::to_string(launch.options.max_warp_instructions) +
+                      " warp instructions; is there an endless loop?",
+                  -1},
+            w);
+  if (!w.polled || w.changed || w.state != Warp::kReady)
+    launch.idle_slices.store(0, std::memory_order_relaxed);
+  else if (launch.idle_slices.fetch_add(1, std::memory_order_relaxed) > kMaxIdleSlices)
+    rethrow(Fault{"deadlock", "all warps that run poll memory that nothing changes any more", -1},
+            w);
+}
+
+void Block::arrive(Warp& w, const Instr& in, uint32_t id, uint32_t count, bool wait) {
   Barrier& b = barriers[id];
   if (count && (count % 32 || count > warp_count * 32))
     throw Fault{"barrier",
@@ -191,6 +204,7 @@ void Block::arrive(Warp& w, uint32_t id, uint32_t count, bool wait) {
   if (b.arrived && b.expected != count)
     throw Fault{"barrier", "barrier " + std::to_string(id) + " is used with different counts", -1};
   b.expected = count;
+  b.has_tail |= (in.flags & kHasTail) != 0;
   b.arrived += 32;
   b.clocks.push_back(&w.clock);
   ++counters.barriers;
@@ -208,8 +222,11 @@ void Block::check_all_warp_barriers() {
   for (const Warp& w : warps) running += w.state != Warp::kDone;
   for (Barrier& b : barriers)
     if (b.arrived && !b.expected && b.arrived >= running * 32) {
-      for (Warp& w : warps)
-        if (w.state == Warp::kDone) b.clocks.push_back(&w.clock);
+      for (Warp& w : warps) {
+        if (w.state != Warp::kDone) continue;
+        if (b.has_tail && w.passed_tail) report_around(w, b);
+        b.clocks.push_back(&w.clock);
+      }
       complete(b);
     }
 }
@@ -248,6 +265,13 @@ std::string Block::describe(const Record& r) const {
          " at PTX line " + std::to_string(in.line);
 }
 
+void Block::report_around(const Warp& around, const Barrier& b) {
+  Fault f{"barrier",
+          "divergent barrier: " + thread_name(linear_, around.index, -1) + " went around it", -1};
+  if (b.waiting.empty()) throw f;
+  rethrow(f, *b.waiting[0]);
+}
+
 void Block::report_deadlock() {
   for (const Warp& w : warps) {
     if (w.state != Warp::kAtBarrier) continue;
@@ -258,7 +282,7 @@ void Block::report_deadlock() {
   throw Error("barrier", "deadlock in kernel " + launch.kernel->name);
 }
 
-void Block::rethrow(const Fault& f, const Warp& w) {
+std::string Block::located(const Fault& f, const Warp& w) const {
   const Kernel& k = *launch.kernel;
   const Instr& in = k.code[w.current];
   std::string_view text = k.module->text;
@@ -270,7 +294,9 @@ void Block::rethrow(const Fault& f, const Warp& w) {
   auto file = k.module->files.find(in.source_file);
   if (file != k.module->files.end())
     where += " (" + file->second + ":" + std::to_string(in.source_line) + ")";
-  throw Error(f.kind, f.message + "; " + where);
+  return f.message + "; " + where;
 }
+
+void Block::rethrow(const Fault& f, const Warp& w) { throw Error(f.kind, located(f, w)); }
 
 }  // namespace rnk::emu

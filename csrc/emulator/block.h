@@ -11,6 +11,7 @@
 #include "global_memory.h"
 #include "program.h"
 #include "shadow.h"
+#include "suspicions.h"
 #include "warp.h"
 
 namespace rnk::emu {
@@ -36,14 +37,17 @@ struct Launch {
   LaunchOptions options;
   GlobalMemory memory;
   SyncLogs sync_logs;
+  Suspicions suspicions;
   std::atomic<uint64_t> next_block{0};
   std::atomic<uint64_t> executed{0};  // warp instructions
   std::atomic<bool> stop{false};
+  std::atomic<uint32_t> idle_slices{0};  // in a row, of warps that polled and changed nothing
 };
 
 struct Barrier {
   uint32_t expected = 0;  // threads; 0: every live warp
   uint32_t arrived = 0;
+  bool has_tail = false;  // Kernel::tail tells who went around it
   std::vector<Warp*> waiting;
   std::vector<WarpClock*> clocks;
   // bar.red: running result, and who wants it
@@ -76,8 +80,9 @@ struct Block {
   Coverage coverage;
 
   // bar.sync / bar.arrive by one warp; threads 0 means all.
-  void arrive(Warp& w, uint32_t barrier, uint32_t threads, bool wait);
+  void arrive(Warp& w, const Instr& in, uint32_t barrier, uint32_t threads, bool wait);
   std::string describe(const Record& r) const;
+  std::string located(const Fault& f, const Warp& w) const;  // the message with its place
   std::string thread_name(uint64_t block, uint32_t warp, int lane) const;
 
  private:
@@ -87,6 +92,8 @@ struct Block {
   void schedule();
   void complete(Barrier& b);
   void check_all_warp_barriers();
+  void check_progress(const Warp& w, uint32_t executed);
+  [[noreturn]] void report_around(const Warp& around, const Barrier& b);
   [[noreturn]] void report_deadlock();
   [[noreturn]] void rethrow(const Fault& f, const Warp& w);
   uint64_t random();

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "control_flow.h"
+
 namespace rnk::emu {
 namespace {
 
@@ -37,6 +39,11 @@ constexpr SpecialName kSpecials[] = {{"%tid.x", Special::kTidX},
                                      {"%lanemask_ge", Special::kLanemaskGe},
                                      {"%dynamic_smem_size", Special::kDynamicSmem},
                                      {"%total_smem_size", Special::kTotalSmem},
+                                     {"%reserved_smem_offset_begin", Special::kReservedSmem},
+                                     {"%reserved_smem_offset_end", Special::kReservedSmem},
+                                     {"%reserved_smem_offset_cap", Special::kReservedSmem},
+                                     {"%reserved_smem_offset_0", Special::kReservedSmem},
+                                     {"%reserved_smem_offset_1", Special::kReservedSmem},
                                      {"%smid", Special::kZero},
                                      {"%nsmid", Special::kOne},
                                      {"%gridid", Special::kZero},
@@ -78,6 +85,9 @@ std::unique_ptr<Kernel> KernelDecoder::decode(const std::string& entry) {
   for (size_t i = 0; i < functions_.size(); ++i) decode_function(static_cast<int>(i));
   for (auto [instr, callee] : call_fixups_)
     kernel_->code[instr].target = functions_[callee].first_instr;
+  uint32_t entry_size = static_cast<uint32_t>(kernel_->code.size());
+  if (functions_.size() > 1) entry_size = functions_[1].first_instr;
+  find_tail(*kernel_, entry_size);
   for (Instr& in : kernel_->code) in.ops = kernel_->operands.data() + in.first_op;
   kernel_->constants.assign(constant_rows_.size() * 32 + 8, 0);
   char* base = const_cast<char*>(kernel_->constant_base());

@@ -29,6 +29,7 @@ class InstrBuilder {
   Type peek_type() const;
   Round take_round(Round fallback);
   Space take_space();
+  bool take_scope();  // true when it is the block (a cluster is one block here)
   void take_cache_hints();
   std::string_view next_modifier();  // takes the first one left, "" at the end
   void finish();                     // fails on leftovers

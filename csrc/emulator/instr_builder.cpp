@@ -73,6 +73,11 @@ Space InstrBuilder::take_space() {
   return Space::kGeneric;
 }
 
+bool InstrBuilder::take_scope() {
+  int scope = take_any({"cta", "cluster", "gl", "gpu", "sys"});
+  return scope == 0 || scope == 1;
+}
+
 void InstrBuilder::take_cache_hints() {
   take_any({"ca", "cg", "cs", "lu", "cv", "wb", "wt"});
   take("nc");

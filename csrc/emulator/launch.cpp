@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
 
 #include "error.h"
@@ -11,6 +12,7 @@ namespace rnk::emu {
 namespace {
 
 constexpr uint32_t kMaxSharedBytes = 227 * 1024;
+constexpr int kMaxHostThreads = 256;
 
 void check_dimensions(const LaunchRequest& r) {
   auto text = [](const Dim3& d) {
@@ -55,7 +57,8 @@ Counters run_launch(LaunchRequest request, Coverage* coverage) {
   uint64_t blocks = launch.grid.count();
   int wanted = launch.options.threads ? launch.options.threads
                                       : static_cast<int>(std::thread::hardware_concurrency());
-  auto workers = static_cast<int>(std::min<uint64_t>(std::max(wanted, 1), blocks));
+  auto workers =
+      static_cast<int>(std::min<uint64_t>(std::clamp(wanted, 1, kMaxHostThreads), blocks));
   std::mutex mutex;
   std::exception_ptr failure;
   Counters total;
@@ -81,10 +84,14 @@ Counters run_launch(LaunchRequest request, Coverage* coverage) {
     }
   };
   std::vector<std::thread> threads;
-  for (int i = 1; i < workers; ++i) threads.emplace_back(work);
+  try {
+    for (int i = 1; i < workers; ++i) threads.emplace_back(work);
+  } catch (const std::system_error&) {  // no more threads to be had: fewer do the work
+  }
   work();
   for (std::thread& t : threads) t.join();
   if (failure) std::rethrow_exception(failure);
+  launch.suspicions.report();
   launch.memory.count_distinct(&total.distinct_bytes_read, &total.distinct_bytes_written);
   return total;
 }

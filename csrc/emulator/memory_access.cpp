@@ -42,9 +42,10 @@ void check_alignment(const MemoryRequest& m, int lane) {
   throw Fault{"misaligned", text, lane};
 }
 
-void store(const MemoryRequest& m, int lane) {
+void store(Warp& w, const MemoryRequest& m, int lane) {
   const char* from = m.staged + static_cast<size_t>(lane) * m.size;
   char* to = m.pointer[lane];
+  if (!w.changed) w.changed = std::memcmp(to, from, m.size) != 0;
   switch (m.size) {
     case 1:
       *to = *from;
@@ -68,7 +69,9 @@ LaneAccess lane_access(Warp& w, const MemoryRequest& m, int lane, bool shared) {
   bool writes = m.access != Access::kRead;
   bool reads = m.access == Access::kRead || m.access == Access::kAtomic;
   const char* value = m.access == Access::kWrite ? m.staged + size_t(lane) * m.size : nullptr;
-  LaneAccess a{w, w.record(lane, m.strong), reads, writes, shared, m.pointer[lane], value, m.size};
+  LaneAccess a{
+      w,     w.record(lane, m.strong, m.block_scope), reads, writes, shared, m.pointer[lane], value,
+      m.size};
   if (m.access == Access::kAsyncIssue) a.record.epoch = kPendingEpoch;
   return a;
 }
@@ -115,7 +118,7 @@ void access_global(Warp& w, MemoryRequest& m, uint32_t mask) {
             check_access(cell, cells, lane_access(w, m, lane, false));
       }
     }
-    if (write) store(m, lane);
+    if (write) store(w, m, lane);
   }
 }
 
@@ -141,13 +144,13 @@ void access_shared(Warp& w, MemoryRequest& m, uint32_t mask) {
       Cell* cell = block.shared_shadow.page(m.address[lane])
                        .cells_of(m.address[lane] & (kPageBytes - 1), m.size, &cells);
       if (m.access == Access::kAsyncLand) {
-        for (uint32_t i = 0; i < cells; ++i) cell[i].write = w.record(lane, false);
+        for (uint32_t i = 0; i < cells; ++i) cell[i].write = w.record(lane, false, false);
       } else {
         block.counters.same_value_stores +=
             check_access(cell, cells, lane_access(w, m, lane, true));
       }
     }
-    if (m.access == Access::kWrite) store(m, lane);
+    if (m.access == Access::kWrite) store(w, m, lane);
   }
 }
 
@@ -160,7 +163,9 @@ void access_local(Warp& w, MemoryRequest& m, uint32_t mask) {
       out_of_bounds(m, lane, "the thread has " + std::to_string(bytes) + " bytes of local memory");
     check_alignment(m, lane);
     m.pointer[lane] = w.local + static_cast<size_t>(lane) * bytes + a;
-    if (m.access == Access::kWrite) store(m, lane);
+    bool changed = w.changed;
+    if (m.access == Access::kWrite) store(w, m, lane);
+    w.changed = changed;  // no other thread can see it
   }
 }
 
@@ -187,6 +192,8 @@ void access_param(Warp& w, MemoryRequest& m, uint32_t mask) {
 
 void access_generic(Warp& w, MemoryRequest& m, uint32_t mask) {
   uint32_t by_tag[4] = {};
+  uint64_t tagged[32];
+  std::memcpy(tagged, m.address, sizeof tagged);
   for (uint32_t rest = mask; rest; rest &= rest - 1) {
     int lane = __builtin_ctz(rest);
     uint64_t tag = m.address[lane] >> kTagShift;
@@ -198,6 +205,7 @@ void access_generic(Warp& w, MemoryRequest& m, uint32_t mask) {
   if (by_tag[kSharedTag]) access_shared(w, m, by_tag[kSharedTag]);
   if (by_tag[kLocalTag]) access_local(w, m, by_tag[kLocalTag]);
   if (by_tag[kParamTag]) access_param(w, m, by_tag[kParamTag]);
+  std::memcpy(m.address, tagged, sizeof tagged);  // synchronise() must tell the spaces apart
 }
 
 }  // namespace

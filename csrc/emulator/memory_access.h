@@ -15,6 +15,7 @@ struct MemoryRequest {
   uint32_t size = 0;  // bytes a lane; its alignment too
   Access access = Access::kRead;
   bool strong = false;
+  bool block_scope = false;  // strong towards its own block only
   Space space = Space::kGlobal;
   const char* staged = nullptr;  // kWrite: lane i's bytes at i * size; stored lane by lane
 };

@@ -14,6 +14,11 @@ std::unordered_map<std::string, std::shared_ptr<LoadedModule>>& modules() {
   return *m;
 }
 
+std::vector<std::pair<Loader, void*>>& embedded_modules() {
+  static auto* v = new std::vector<std::pair<Loader, void*>>;
+  return *v;
+}
+
 }  // namespace
 
 LoadedModule::LoadedModule(std::string ptx)
@@ -76,7 +81,23 @@ std::shared_ptr<LoadedModule> load_module(const std::string& ptx) {
   return slot;
 }
 
-std::vector<std::shared_ptr<LoadedModule>> loaded_modules() {
+void add_embedded(Loader loader, void* embedded) {
+  std::lock_guard<std::mutex> hold(g_mutex);
+  embedded_modules().emplace_back(loader, embedded);
+}
+
+size_t embedded_count() {
+  std::lock_guard<std::mutex> hold(g_mutex);
+  return embedded_modules().size();
+}
+
+std::vector<std::shared_ptr<LoadedModule>> all_modules() {
+  std::vector<std::pair<Loader, void*>> embedded;
+  {
+    std::lock_guard<std::mutex> hold(g_mutex);
+    embedded = embedded_modules();
+  }
+  for (auto [loader, e] : embedded) loader(e)->embedded = true;
   std::lock_guard<std::mutex> hold(g_mutex);
   std::vector<std::shared_ptr<LoadedModule>> all;
   for (const auto& [text, m] : modules()) all.push_back(m);

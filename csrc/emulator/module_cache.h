@@ -1,5 +1,6 @@
 // Parsed modules, decoded kernels and their accumulated coverage, for the life of the process.
 #pragma once
+#include <atomic>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -16,6 +17,7 @@ class LoadedModule {
   const Module& module() const { return *module_; }
   std::shared_ptr<const Kernel> kernel(const std::string& name);
   DeviceImage& image() { return image_; }
+  std::atomic<bool> embedded{false};  // inside this library
   Counters launch(LaunchRequest request, const std::string& kernel);
 
   struct LineCoverage {
@@ -35,6 +37,12 @@ class LoadedModule {
 
 // The module of this text, parsed once.
 std::shared_ptr<LoadedModule> load_module(const std::string& ptx);
-std::vector<std::shared_ptr<LoadedModule>> loaded_modules();
+// Those loaded and those embedded in this library, launched or not.
+std::vector<std::shared_ptr<LoadedModule>> all_modules();
+
+// Modules inside this library, read when first needed.
+using Loader = std::shared_ptr<LoadedModule> (*)(void* embedded);
+void add_embedded(Loader loader, void* embedded);
+size_t embedded_count();
 
 }  // namespace rnk::emu

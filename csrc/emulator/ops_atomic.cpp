@@ -87,12 +87,14 @@ T combine_typed(const Instr& in, T old, T b, T c) {
 }
 
 template <class T>
-T atomic_update(const Instr& in, char* p, T b, T c) {
+T atomic_update(const Instr& in, char* p, T b, T c, bool* changed) {
   auto* word = reinterpret_cast<T*>(p);
   T old = __atomic_load_n(word, __ATOMIC_RELAXED);
-  while (!__atomic_compare_exchange_n(word, &old, combine_typed<T>(in, old, b, c), false,
-                                      __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
-  }
+  T result = combine_typed<T>(in, old, b, c);
+  while (
+      !__atomic_compare_exchange_n(word, &old, result, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+    result = combine_typed<T>(in, old, b, c);
+  *changed |= old != result;
   return old;
 }
 
@@ -103,6 +105,7 @@ void atomic(Warp& w, const Instr& in, uint32_t mask) {
   m.size = static_cast<uint32_t>(sizeof(T) * in.vec);
   m.access = Access::kAtomic;
   m.strong = true;
+  m.block_scope = in.flags & kBlockScope;
   m.space = in.space;
   compute_addresses(w, in.ops[in.vec], in.imm, in.space, m.address);
   synchronise(w, m, mask, false, true, in.flags);
@@ -114,11 +117,16 @@ void atomic(Warp& w, const Instr& in, uint32_t mask) {
     for (uint32_t rest = mask; rest; rest &= rest - 1) {
       int i = __builtin_ctz(rest);
       old[i] = atomic_update<T>(in, m.pointer[i] + k * sizeof(T), static_cast<T>(b[i]),
-                                static_cast<T>(c[i]));
+                                static_cast<T>(c[i]), &w.changed);
     }
     if (in.ops[k].kind != Operand::kNone) w.write_lanes(in.ops[k], mask, old);
   }
   synchronise(w, m, mask, true, false, in.flags);
+  Suspicions& suspicions = w.block->launch.suspicions;
+  for (uint32_t rest = mask; rest && suspicions.any(); rest &= rest - 1) {
+    int i = __builtin_ctz(rest);
+    suspicions.forgive(w.uid(), static_cast<uint32_t>(i), m.pointer[i]);
+  }
   w.block->counters.atomics += static_cast<uint64_t>(__builtin_popcount(mask));
 }
 
@@ -126,7 +134,7 @@ void decode_modifiers(InstrBuilder& b) {
   int order = b.take_any({"relaxed", "acquire", "release", "acq_rel"});
   if (order == 1 || order == 3) b.in.flags |= kAcquire;
   if (order == 2 || order == 3) b.in.flags |= kRelease;
-  b.take_any({"cta", "cluster", "gpu", "sys"});
+  if (b.take_scope()) b.in.flags |= kBlockScope;
   b.in.space = b.take_space();
   int op = b.take_any({"and", "or", "xor", "exch", "add", "inc", "dec", "min", "max", "cas"});
   if (op < 0) b.fail("unknown operation");
@@ -146,6 +154,7 @@ void decode_atomic(InstrBuilder& b, bool returns) {
   int size = size_of(b.in.type);
   if (size != 2 && size != 4 && size != 8) b.fail("unsupported type");
   b.in.run = size == 8 ? atomic<uint64_t> : size == 4 ? atomic<uint32_t> : atomic<uint16_t>;
+  if (!returns && (b.in.mode == kExch || b.in.mode == kCas)) b.fail("unsupported operation");
   size_t next = 0;
   auto each = [&](const Arg& a, bool is_source) {
     for (size_t k = 0; k < b.in.vec; ++k) {

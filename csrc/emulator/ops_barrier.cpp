@@ -18,6 +18,7 @@ uint32_t uniform(const Warp& w, const Operand& o, uint32_t mask) {
 // ops: barrier, thread count, [d, predicate]; mode sync, arrive, red popc, red and, red or
 void barrier(Warp& w, const Instr& in, uint32_t mask) {
   if (!w.converge(0xFFFFFFFF, mask)) return;
+  w.check_tail(in, 0xFFFFFFFF, mask);
   uint32_t id = uniform(w, in.ops[0], mask), threads = uniform(w, in.ops[1], mask);
   if (id > 15) throw Fault{"barrier", "barrier " + std::to_string(id) + " does not exist", -1};
   Barrier& b = w.block->barriers[id];
@@ -28,36 +29,37 @@ void barrier(Warp& w, const Instr& in, uint32_t mask) {
     b.reduced_or |= p != 0;
     b.reductions.push_back({&w, &in, mask});
   }
-  w.block->arrive(w, id, threads, in.mode != 1);
+  w.block->arrive(w, in, id, threads, in.mode != 1);
 }
 
 // bar.warp.sync members: lanes may arrive from different instructions
 void warp_sync(Warp& w, const Instr& in, uint32_t mask) {
   const uint32_t* masks = w.src<uint32_t>(in.ops[0]);
-  uint32_t members = masks[__builtin_ctz(mask)], arrived = mask, elsewhere = 0;
-  for (uint32_t rest = mask; rest; rest &= rest - 1) {
-    int i = __builtin_ctz(rest);
-    if (masks[i] != members || !(members >> i & 1))
-      throw Fault{"barrier", "bar.warp.sync by a lane outside its member mask", i};
-  }
   const Instr* code = w.block->launch.kernel->code.data();
-  for (uint32_t rest = w.waiting & members & ~mask; rest; rest &= rest - 1) {
-    int i = __builtin_ctz(rest);
-    const Instr& other = code[w.lane_pc[i]];
-    if (other.run != warp_sync || w.src<uint32_t>(other.ops[0])[i] != members) continue;
-    arrived |= 1u << i;
-    if (w.lane_pc[i] != w.current || w.lane_depth[i] != w.depth) elsewhere |= 1u << i;
+  uint32_t stay = 0, elsewhere = 0;
+  for (uint32_t rest = mask; rest;) {
+    uint32_t members = masks[__builtin_ctz(rest)], group = 0, others = 0;
+    for (uint32_t m = rest; m; m &= m - 1)
+      if (masks[__builtin_ctz(m)] == members) group |= m & -m;
+    rest &= ~group;
+    if (group & ~members)
+      throw Fault{"barrier", "bar.warp.sync by a lane outside its member mask",
+                  __builtin_ctz(group & ~members)};
+    for (uint32_t m = w.waiting & members & ~mask; m; m &= m - 1) {
+      int i = __builtin_ctz(m);
+      const Instr& other = code[w.lane_pc[i]];
+      if (other.run == warp_sync && w.src<uint32_t>(other.ops[0])[i] == members) others |= m & -m;
+    }
+    if (members & w.live & ~(group | others)) {
+      stay |= group;
+      continue;
+    }
+    w.check_tail(in, members, group | others);
+    w.clock.sync_lanes(group | others, (group | others) == w.live);
+    elsewhere |= others;
   }
-  if (members & w.live & ~arrived) {
-    w.converge(members, mask);
-    return;
-  }
-  w.clock.sync_lanes(arrived, arrived == w.live);
-  if (!elsewhere) return;
-  w.park();
-  for (uint32_t rest = elsewhere; rest; rest &= rest - 1) ++w.lane_pc[__builtin_ctz(rest)];
-  w.waiting &= ~elsewhere;
-  w.select_group();
+  if (elsewhere) w.release(elsewhere);
+  if (stay) w.wait_here(stay);
 }
 
 void decode_barrier(InstrBuilder& b) {
@@ -89,14 +91,16 @@ void decode_barrier(InstrBuilder& b) {
   }
   if (kind == 1 && !has_count) b.fail("needs a thread count");
   b.want_args(next, next);
+  b.in.flags |= kSynchronises;
   b.in.run = barrier;
 }
 
 void decode_bar(InstrBuilder& b) {
-  if (b.take("warp")) {
+  if (b.statement().opcode[3] == '.' && b.take("warp")) {
     if (!b.take("sync")) b.fail("needs .sync");
     b.want_args(1, 1);
     b.source(b.arg(0), Type::kB32);
+    b.in.flags |= kSynchronises;
     b.in.run = warp_sync;
     return;
   }
@@ -105,11 +109,13 @@ void decode_bar(InstrBuilder& b) {
   decode_barrier(b);
 }
 
-void fence(Warp& w, const Instr&, uint32_t) { w.clock.fence(); }
+void fence(Warp& w, const Instr& in, uint32_t mask) {
+  w.clock.fence(mask, mask == w.live, in.flags & kBlockScope);
+}
 void decode_fence(InstrBuilder& b) {
   if (b.take("proxy")) b.fail("unsupported form");
   b.take_any({"sc", "acq_rel", "acquire", "release"});
-  b.take_any({"cta", "gl", "cluster", "gpu", "sys"});
+  if (b.take_scope()) b.in.flags |= kBlockScope;
   b.want_args(0, 0);
   b.in.run = fence;
 }

@@ -16,6 +16,7 @@ void decode_bra(InstrBuilder& b) {
   b.want_args(1, 1);
   if (b.arg(0).kind != Arg::kSymbol) b.fail("expected a label");
   b.in.target = b.decoder().label(b.statement(), b.arg(0).name);
+  b.in.flags |= kBranches;
   b.in.run = branch;
 }
 
@@ -44,12 +45,14 @@ void decode_brx(InstrBuilder& b) {
   for (const std::string& name : it->second)
     targets.push_back(b.decoder().label(b.statement(), name));
   b.in.aux = b.decoder().own(std::move(targets));
+  b.in.flags |= kBranches;
   b.in.run = branch_table;
 }
 
 void leave(Warp& w, const Instr&, uint32_t mask) { w.leave(mask); }
 void decode_exit(InstrBuilder& b) {
   b.want_args(0, 0);
+  b.in.flags |= kLeaves;
   b.in.run = leave;
 }
 
@@ -110,6 +113,7 @@ void leave_function(Warp& w, const Instr&, uint32_t mask) {
 void decode_ret(InstrBuilder& b) {
   b.take("uni");
   b.want_args(0, 0);
+  b.in.flags |= kLeaves;
   b.in.run = leave_function;
 }
 
@@ -154,7 +158,7 @@ void decode_call(InstrBuilder& b) {
   target.arguments = match_params(b, arguments, f.params, callee, false);
   target.results = match_params(b, results, f.results, callee, true);
   if (callee >= 0)
-    b.in.run = call;
+    b.in.flags |= kCalls, b.in.run = call;
   else if (name.name == "vprintf")
     b.in.run = call_printf;
   else if (name.name == "__assertfail")
@@ -170,6 +174,7 @@ void trap(Warp&, const Instr&, uint32_t mask) {
 }
 void decode_trap(InstrBuilder& b) {
   b.want_args(0, 0);
+  b.in.flags |= kLeaves;
   b.in.run = trap;
 }
 

@@ -136,6 +136,7 @@ uint64_t convert(uint64_t v, const Instr& in) {
     v = sign_extend(v, in.type2);
     __int128 n = integer_value(v, in.type2);
     if (to_float) {
+      if (in.flags & kSat) n = n > 0 ? 1 : 0;
       if (in.type == Type::kF64) return integer_to_double(n, mode);
       return store_float(odd_double(n), in.type, mode, in.flags);
     }

@@ -191,8 +191,8 @@ void directed64(Warp& w, const Instr& in, uint32_t mask) {
 template <class Pick>
 void decode_arithmetic(InstrBuilder& b, Operation op, int sources, Pick nearest) {
   Round round = b.take_round(Round::kNearestEven);
-  bool approximate = b.take_any({"approx", "full"}) >= 0;
-  bool ftz = b.take("ftz"), sat = b.take("sat");
+  bool approximate = op >= kDiv && b.take_any({"approx", "full"}) >= 0;
+  bool ftz = b.take("ftz"), sat = op < kDiv && b.take("sat");
   Type t = b.take_type();
   if (size_of(t) == 2 || t == Type::kF16x2 || t == Type::kBF16x2)
     return decode_half_arithmetic(b, op, t, sources, ftz, sat);
@@ -202,6 +202,7 @@ void decode_arithmetic(InstrBuilder& b, Operation op, int sources, Pick nearest)
   b.in.mode2 = static_cast<uint8_t>(round);
   b.in.flags |= (ftz ? kFtz : 0u) | (sat ? kSat : 0u);
   if (round == Round::kNearestAway) b.fail("unsupported rounding");
+  if (b.in.flags & kRelu) b.fail("unsupported modifier '.relu'");
   if (round == Round::kNearestEven || approximate)
     b.in.run = nearest(t, ftz, sat);
   else

@@ -306,7 +306,8 @@ void decode_count_bits(InstrBuilder& b) {
 void fns(Warp& w, const Instr& in, uint32_t mask) {
   map3<uint32_t, uint32_t, uint32_t, int32_t>(
       w, in, mask, [](uint32_t m, uint32_t base, int32_t n) {
-        int step = n < 0 ? -1 : 1, left = n < 0 ? -n : n;
+        int step = n < 0 ? -1 : 1;
+        int64_t left = std::abs(int64_t{n});
         if (n == 0) return m >> (base & 31) & 1 ? base : ~0u;
         for (int i = static_cast<int>(base); i >= 0 && i < 32; i += step)
           if (m >> i & 1 && --left == 0) return static_cast<uint32_t>(i);

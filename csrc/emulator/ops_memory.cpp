@@ -49,9 +49,9 @@ void load(Warp& w, const Instr& in, uint32_t mask) {
   m.size = static_cast<uint32_t>(element * in.vec);
   m.space = in.space;
   m.strong = in.flags & kStrong;
+  m.block_scope = in.flags & kBlockScope;
   compute_addresses(w, in.ops[in.vec], in.imm, in.space, m.address);
   access_memory(w, m, mask);
-  if (m.strong) synchronise(w, m, mask, true, false, in.flags);
   for (int k = 0; k < in.vec; ++k) {
     const Operand& d = in.ops[k];
     if (d.kind == Operand::kNone) continue;
@@ -68,6 +68,8 @@ void load(Warp& w, const Instr& in, uint32_t mask) {
       w.write_lanes(d, mask, v);
     }
   }
+  // After the value is read: a release that comes before the value must be in what is seen.
+  if (m.strong) synchronise(w, m, mask, true, false, in.flags);
 }
 
 template <class T>
@@ -85,6 +87,7 @@ void store(Warp& w, const Instr& in, uint32_t mask) {
   m.space = in.space;
   m.access = Access::kWrite;
   m.strong = in.flags & kStrong;
+  m.block_scope = in.flags & kBlockScope;
   m.staged = staged;
   for (int k = 0; k < in.vec; ++k) {
     const Operand& s = in.ops[k];
@@ -109,12 +112,12 @@ void store(Warp& w, const Instr& in, uint32_t mask) {
 }
 
 void decode_access(InstrBuilder& b, bool is_store) {
-  int order = b.take_any({"weak", "volatile", "relaxed", "acquire", "release", "mmio"});
-  if (order == 5) b.take("relaxed");
+  b.take("mmio");  // stands before .relaxed
+  int order = b.take_any({"weak", "volatile", "relaxed", "acquire", "release"});
   if (order >= 1) b.in.flags |= kStrong;
   if (order == 3) b.in.flags |= kAcquire;
   if (order == 4) b.in.flags |= kRelease;
-  b.take_any({"cta", "cluster", "gpu", "sys"});
+  if (b.take_scope()) b.in.flags |= kBlockScope;
   b.in.space = b.take_space();
   b.take_cache_hints();
   int vec = b.take_any({"v2", "v4", "v8"});

@@ -320,8 +320,8 @@ void slct(Warp& w, const Instr& in, uint32_t mask) {
   const T *a = w.src<T>(in.ops[1]), *b = w.src<T>(in.ops[2]);
   alignas(64) T r[32];
   for (int i = 0; i < 32; ++i) {
-    bool first =
-        in.type == Type::kF32 ? w.src<float>(in.ops[3])[i] >= 0 : w.src<int32_t>(in.ops[3])[i] >= 0;
+    bool first = in.type == Type::kF32 ? Flush::run(w.src<float>(in.ops[3])[i], in) >= 0
+                                       : w.src<int32_t>(in.ops[3])[i] >= 0;
     r[i] = first ? a[i] : b[i];
   }
   blend(w.dst<T>(in.ops[0]), r, mask);

@@ -5,25 +5,39 @@
 namespace rnk::emu {
 namespace {
 
-// The member mask is uniform over the executing lanes; every one must be a member.
-bool gather_members(Warp& w, const Operand& o, uint32_t mask, uint32_t* members) {
+// Runs f for each set of lanes that name the same members and are all here; the others wait.
+template <class F>
+void for_members(Warp& w, const Instr& in, const Operand& o, uint32_t mask, F f) {
   const uint32_t* masks = w.src<uint32_t>(o);
-  *members = masks[__builtin_ctz(mask)];
-  for (uint32_t rest = mask; rest; rest &= rest - 1) {
-    int i = __builtin_ctz(rest);
-    if (masks[i] != *members) throw Fault{"barrier", "lanes pass different member masks", i};
-    if (!(masks[i] >> i & 1))
-      throw Fault{"barrier", "a lane outside the member mask executes a .sync instruction", i};
+  uint32_t stay = 0;
+  for (uint32_t rest = mask; rest;) {
+    uint32_t members = masks[__builtin_ctz(rest)], group = 0;
+    if (o.kind == Operand::kConstant) group = rest;
+    for (uint32_t m = rest & ~group; m; m &= m - 1)
+      if (masks[__builtin_ctz(m)] == members) group |= m & -m;
+    rest &= ~group;
+    if (group & ~members)
+      throw Fault{"barrier", "a lane outside the member mask executes a .sync instruction",
+                  __builtin_ctz(group & ~members)};
+    if (members & w.live & ~group) {
+      stay |= group;
+      continue;
+    }
+    w.check_tail(in, members, group);
+    w.clock.sync_lanes(group, group == w.live);
+    f(group);
   }
-  if (!w.converge(*members, mask)) return false;
-  w.clock.sync_lanes(mask, mask == w.live);
-  return true;
+  if (stay) w.wait_here(stay);
+}
+
+// operand: which one holds the members
+template <Handler kGroup, int kOperand>
+void synchronised(Warp& w, const Instr& in, uint32_t mask) {
+  for_members(w, in, in.ops[kOperand], mask, [&](uint32_t group) { kGroup(w, in, group); });
 }
 
 // ops: d, p, a, b, c, members; mode up, down, bfly, idx
-void shfl(Warp& w, const Instr& in, uint32_t mask) {
-  uint32_t members;
-  if (in.ops[5].kind != Operand::kNone && !gather_members(w, in.ops[5], mask, &members)) return;
+void shfl_group(Warp& w, const Instr& in, uint32_t mask) {
   const uint32_t *a = w.src<uint32_t>(in.ops[2]), *b = w.src<uint32_t>(in.ops[3]);
   const uint32_t* c = w.src<uint32_t>(in.ops[4]);
   alignas(64) uint32_t r[32];
@@ -71,13 +85,12 @@ void decode_shfl(InstrBuilder& b) {
   else
     b.pred(b.arg(0).second[0]);
   b.sources(1, {Type::kB32, Type::kB32, Type::kB32, Type::kB32});
-  b.in.run = shfl;
+  b.in.flags |= kSynchronises;
+  b.in.run = synchronised<shfl_group, 5>;
 }
 
 // ops: d, predicate, members; mode all, any, uni, ballot
-void vote(Warp& w, const Instr& in, uint32_t mask) {
-  uint32_t members;
-  if (!gather_members(w, in.ops[2], mask, &members)) return;
+void vote_group(Warp& w, const Instr& in, uint32_t mask) {
   uint32_t p = w.predicate(in.ops[1]) & mask;
   if (in.mode == 3) {
     alignas(64) uint32_t r[32];
@@ -101,13 +114,13 @@ void decode_vote(InstrBuilder& b) {
     b.pred(b.arg(0));
   b.pred(b.arg(1));
   b.source(b.arg(2), Type::kB32);
-  b.in.run = vote;
+  b.in.flags |= kSynchronises;
+  b.in.run = synchronised<vote_group, 2>;
 }
 
 // ops: d, p, a, members; mode 0 any, 1 all
-void match(Warp& w, const Instr& in, uint32_t mask) {
-  uint32_t members, all = 0;
-  if (!gather_members(w, in.ops[3], mask, &members)) return;
+void match_group(Warp& w, const Instr& in, uint32_t mask) {
+  uint32_t all = 0;
   uint64_t v[32];
   w.read_lanes(in.ops[2], v);
   uint64_t r[32] = {};
@@ -133,13 +146,12 @@ void decode_match(InstrBuilder& b) {
   else
     b.pred(b.arg(0).second[0]);
   b.sources(1, {t, Type::kB32});
-  b.in.run = match;
+  b.in.flags |= kSynchronises;
+  b.in.run = synchronised<match_group, 3>;
 }
 
 // ops: d, a, members; mode add, min, max, and, or, xor
-void redux(Warp& w, const Instr& in, uint32_t mask) {
-  uint32_t members;
-  if (!gather_members(w, in.ops[2], mask, &members)) return;
+void redux_group(Warp& w, const Instr& in, uint32_t mask) {
   const uint32_t* a = w.src<uint32_t>(in.ops[1]);
   uint32_t r = a[__builtin_ctz(mask)];
   for (uint32_t rest = mask & (mask - 1); rest; rest &= rest - 1) {
@@ -180,7 +192,8 @@ void decode_redux(InstrBuilder& b) {
   b.want_args(3, 3);
   b.reg(b.arg(0), 4);
   b.sources(1, {Type::kB32, Type::kB32});
-  b.in.run = redux;
+  b.in.flags |= kSynchronises;
+  b.in.run = synchronised<redux_group, 2>;
 }
 
 void activemask(Warp& w, const Instr& in, uint32_t mask) {
@@ -196,9 +209,7 @@ void decode_activemask(InstrBuilder& b) {
 }
 
 // ops: d, p, members: the lowest member is elected
-void elect(Warp& w, const Instr& in, uint32_t mask) {
-  uint32_t members;
-  if (!gather_members(w, in.ops[2], mask, &members)) return;
+void elect_group(Warp& w, const Instr& in, uint32_t mask) {
   uint64_t r[32];
   for (uint64_t& v : r) v = static_cast<uint64_t>(__builtin_ctz(mask));
   w.write_lanes(in.ops[0], mask, r);
@@ -211,7 +222,8 @@ void decode_elect(InstrBuilder& b) {
   if (b.arg(0).second.empty()) b.fail("needs a predicate");
   b.pred(b.arg(0).second[0]);
   b.source(b.arg(1), Type::kB32);
-  b.in.run = elect;
+  b.in.flags |= kSynchronises;
+  b.in.run = synchronised<elect_group, 2>;
 }
 
 }  // namespace

@@ -116,7 +116,7 @@ void wmma_mma(Warp& w, const Instr& in, uint32_t mask) {
   w.block->counters.mma_multiply_adds += static_cast<uint64_t>(x.m * x.n * x.k);
 }
 
-void take_shape(InstrBuilder& b, Wmma& x) {
+void take_wmma_shape(InstrBuilder& b, Wmma& x) {
   int s = b.take_any({"m16n16k16", "m32n8k16", "m8n32k16", "m16n16k8", "m8n8k4"});
   if (s < 0) b.fail("unsupported shape");
   static constexpr int kShapes[5][3] = {
@@ -155,7 +155,7 @@ void decode_move(InstrBuilder& b, bool is_store) {
   int layout = b.take_any({"row", "col"});
   if (layout < 0) b.fail("needs .row or .col");
   x.column_major = layout == 1;
-  take_shape(b, x);
+  take_wmma_shape(b, x);
   b.in.space = b.take_space();
   x.d = fragment(b, x, "abcd"[which], b.take_type());
   b.want_args(2, 3);
@@ -178,7 +178,7 @@ void decode_wmma(InstrBuilder& b) {
   if (!b.take("mma") || !b.take("sync") || !b.take("aligned")) b.fail("unsupported form");
   Wmma x;
   if (b.take_any({"row", "col"}) < 0 || b.take_any({"row", "col"}) < 0) b.fail("needs two layouts");
-  take_shape(b, x);
+  take_wmma_shape(b, x);
   Type types[4];
   int n = 0;
   while (n < 4 && b.peek_type() != Type::kNone) types[n++] = b.take_type();

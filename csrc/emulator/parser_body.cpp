@@ -28,6 +28,7 @@ bool is_special_register(std::string_view w) {
                                                    "%dynamic_smem_size",
                                                    "%total_smem_size",
                                                    "%envreg",
+                                                   "%reserved_smem_offset",
                                                    "%clusterid",
                                                    "%nclusterid",
                                                    "%cluster_",

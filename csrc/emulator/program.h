@@ -69,7 +69,11 @@ struct Instr {
 
 // Instr::flags
 constexpr uint32_t kFtz = 1, kSat = 2, kStrong = 4, kAcquire = 8, kRelease = 16, kNanResult = 32,
-                   kXorSign = 64, kRelu = 128, kSatFinite = 256;
+                   kXorSign = 64, kRelu = 128, kSatFinite = 256, kBlockScope = 512;
+// Of control flow: ends the thread or its function, jumps, calls, waits for other threads; the last
+// is set where Kernel::tail tells who went around (control_flow.h).
+constexpr uint32_t kLeaves = 1024, kBranches = 2048, kCalls = 4096, kSynchronises = 8192,
+                   kHasTail = 16384;
 
 // Special registers are ordinary lane vectors filled when a warp starts.
 enum class Special : uint8_t {
@@ -95,6 +99,7 @@ enum class Special : uint8_t {
   kLanemaskGe,
   kDynamicSmem,
   kTotalSmem,
+  kReservedSmem,
   kOne,
   kZero,
   kCount
@@ -122,6 +127,7 @@ struct Kernel {
   uint32_t local_bytes = 0;
   uint32_t static_shared = 0;
   uint32_t dynamic_shared_align = 1;
+  Handler tail = nullptr;  // of the instruction that control_flow.h wraps
   std::array<int32_t, static_cast<size_t>(Special::kCount)> special_offset;  // -1: unused
   const char* constant_base() const {
     auto p = reinterpret_cast<uintptr_t>(constants.data());

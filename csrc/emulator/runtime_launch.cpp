@@ -55,6 +55,12 @@ LoadedModule& module_of(FatBinary& b) {
   return *b.module;
 }
 
+std::shared_ptr<LoadedModule> load_binary(void* binary) {
+  auto& b = *static_cast<FatBinary*>(binary);
+  module_of(b);
+  return b.module;
+}
+
 HostKernel* find_kernel(const void* host) {
   std::lock_guard<std::mutex> hold(g_mutex);
   auto it = kernels().find(host);
@@ -120,6 +126,7 @@ extern "C" {
 void** __cudaRegisterFatBinary(void* wrapper) {
   std::lock_guard<std::mutex> hold(g_mutex);
   binaries().push_back({wrapper, nullptr});
+  add_embedded(load_binary, &binaries().back());
   return reinterpret_cast<void**>(&binaries().back());
 }
 void __cudaRegisterFatBinaryEnd(void**) {}

@@ -18,16 +18,26 @@ bool ordered(const Record& earlier, const LaneAccess& a) {
   } else if (other < w.block->warp_count) {
     if (w.clock.knows_warp(other, earlier.epoch)) return true;
   }
-  return w.clock.knows_by_import(earlier, w.block->warp_count);
+  return w.clock.knows_by_import(earlier, a.record.lane());
 }
 
-[[noreturn]] void report_race(const Record& earlier, bool earlier_writes, const LaneAccess& a) {
+bool is_atomic(const Record& r, const Block& b) {
+  return b.launch.kernel->code[r.instruction()].cls == OpClass::kAtomic;
+}
+
+void report_race(const Record& earlier, bool earlier_writes, const LaneAccess& a) {
   const char* now = a.writes ? (a.reads ? "atomic access to" : "write to") : "read of";
   std::string what = std::string(now) + (a.shared ? " shared" : " global") + " memory races with ";
   what += earlier_writes ? "a write by " : "a read by ";
   what += a.warp.block->describe(earlier);
   if (earlier.epoch == kPendingEpoch) what += " (cp.async not waited for)";
-  throw Fault{"race", what, static_cast<int>(a.record.lane())};
+  Fault fault{"race", what, static_cast<int>(a.record.lane())};
+  Block& block = *a.warp.block;
+  bool reads_after = earlier_writes && !a.writes && !a.record.strong() && is_atomic(earlier, block);
+  bool read_before = !earlier_writes && !earlier.strong() && is_atomic(a.record, block);
+  if (!reads_after && !read_before) throw fault;
+  const Record& reader = reads_after ? a.record : earlier;
+  block.launch.suspicions.add(reader.uid, reader.lane(), a.memory, block.located(fault, a.warp));
 }
 
 [[noreturn]] void report_pending(const LaneAccess& a) {
@@ -60,9 +70,17 @@ void note_reader(Cell& c, const LaneAccess& a) {
   if (distance(old) >= distance(c.other)) c.other = old;
 }
 
+// Strong accesses do not race with one another where their scopes reach each other.
+bool both_strong(const Record& earlier, const LaneAccess& a) {
+  if (!earlier.strong() || !a.record.strong()) return false;
+  if (!earlier.block_scope() && !a.record.block_scope()) return true;
+  const Block& b = *a.warp.block;
+  return earlier.uid - b.uid_base < b.warp_count;
+}
+
 bool conflicts(const Record& earlier, const LaneAccess& a) {
-  return earlier.uid && !earlier.same_thread(a.record) &&
-         !(earlier.strong() && a.record.strong()) && !ordered(earlier, a);
+  return earlier.uid && !earlier.same_thread(a.record) && !both_strong(earlier, a) &&
+         !ordered(earlier, a);
 }
 
 bool check_cell(Cell& c, const LaneAccess& a) {

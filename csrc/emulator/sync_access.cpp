@@ -8,17 +8,24 @@ void synchronise(Warp& w, const MemoryRequest& m, uint32_t mask, bool reads, boo
                  uint32_t flags) {
   w.polled |= reads;
   if (!w.block->launch.options.detect_races) return;
-  bool acquire = flags & kAcquire, release = flags & kRelease;
-  if (!w.clock.needs_log(reads, acquire, release)) return;
-  uint64_t last = ~uint64_t{0};
-  for (uint32_t rest = mask; rest; rest &= rest - 1) {
+  SyncKind kind{mask,
+                mask == w.live,
+                reads,
+                writes,
+                (flags & kAcquire) != 0,
+                (flags & kRelease) != 0,
+                (flags & kBlockScope) != 0};
+  if (!w.clock.needs_log(kind)) return;
+  for (uint32_t rest = mask; rest;) {
     uint64_t a = m.address[__builtin_ctz(rest)];
-    if (a == last) continue;
-    last = a;
+    kind.lanes = 0;
+    for (uint32_t same = rest; same; same &= same - 1)
+      if (m.address[__builtin_ctz(same)] == a) kind.lanes |= same & -same;
+    rest &= ~kind.lanes;
+    kind.all_live = kind.lanes == w.live;
     bool shared = m.space == Space::kShared || a >> kTagShift == kSharedTag;
     SyncLogs& logs = shared ? w.block->shared_logs : w.block->launch.sync_logs;
-    SyncLog* log = logs.at(a & ~(kSharedTag << kTagShift));
-    w.clock.strong_access(log, reads, writes, acquire, release);
+    w.clock.strong_access(logs.at(a & ~(kSharedTag << kTagShift)), kind);
   }
 }
 

@@ -14,7 +14,7 @@ uint32_t Warp::run(uint32_t quantum) {
   uint64_t* warp_counts = block->coverage.warps.data();
   uint64_t* thread_counts = block->coverage.threads.data();
   state = kReady;
-  yield = polled = false;
+  yield = polled = changed = false;
   for (; left && state == kReady && !yield; --left) {
     if (pc >= reconverge) {
       park();
@@ -118,11 +118,31 @@ void Warp::leave(uint32_t mask) {
 
 bool Warp::converge(uint32_t need, uint32_t mask) {
   if ((need & live & ~mask) == 0) return true;
+  wait_here(mask);
+  return false;
+}
+
+void Warp::wait_here(uint32_t mask) {
   park();
   for (uint32_t m = mask; m; m &= m - 1) lane_pc[__builtin_ctz(m)] = current;
   waiting |= mask;
   select_group();
-  return false;
+}
+
+void Warp::release(uint32_t mask) {
+  park();
+  for (uint32_t m = mask; m; m &= m - 1) ++lane_pc[__builtin_ctz(m)];
+  waiting &= ~mask;
+  select_group();
+}
+
+void Warp::check_tail(const Instr& in, uint32_t need, uint32_t mask) const {
+  uint32_t around = need & passed_tail & ~mask;
+  if (!(in.flags & kHasTail) || !around) return;
+  throw Fault{"barrier",
+              "divergent .sync or barrier: lane " + std::to_string(__builtin_ctz(around)) +
+                  " of this warp went around it",
+              __builtin_ctz(mask)};
 }
 
 void Warp::read_lanes(const Operand& o, uint64_t* out) const {

@@ -34,9 +34,11 @@ struct Warp {
   State state = kReady;
   uint64_t ticks = 0;            // clock reads
   bool polled = false;           // a strong read since the slice began
+  bool changed = false;          // a store, or an atomic that changed its word, since then
   bool yield = false;            // nanosleep: give other warps a turn
   uint32_t pc = 0, current = 0;  // next instruction; the one being executed
   uint32_t active = 0, live = 0, waiting = 0;
+  uint32_t passed_tail = 0;     // lanes that will reach no barrier any more (control_flow.h)
   uint32_t reconverge = kNoPc;  // run the group only while pc is below
   uint32_t depth = 0;
   uint32_t carry = 0;  // condition code CC.CF, a bit a lane
@@ -76,9 +78,14 @@ struct Warp {
   void leave(uint32_t mask);  // lanes exit
   // True when all of need runs this instruction now; else the lanes in mask wait here.
   bool converge(uint32_t need, uint32_t mask);
-  Record record(int lane, bool strong) const {
+  void wait_here(uint32_t mask);  // these lanes run the current instruction again, with others
+  void release(uint32_t mask);    // these waiting lanes go on after the instruction they wait at
+  // Throws when one of the needed lanes has gone around the instruction and exited.
+  void check_tail(const Instr& in, uint32_t need, uint32_t mask) const;
+  Record record(int lane, bool strong, bool block_scope) const {
     return {uid(), clock.epoch(),
-            current << 6 | static_cast<uint32_t>(lane) << 1 | static_cast<uint32_t>(strong)};
+            current << 7 | static_cast<uint32_t>(lane) << 2 |
+                static_cast<uint32_t>(block_scope) << 1 | static_cast<uint32_t>(strong)};
   }
   uint32_t uid() const;
 

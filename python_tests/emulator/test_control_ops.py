@@ -90,6 +90,14 @@ def test_kernels_that_never_end_are_stopped(body, kind):
     assert failure.value.kind == kind
 
 
+def test_polling_for_what_never_comes_is_a_deadlock():
+    a = np.zeros(64, np.uint32)
+    body = "$l: ld.volatile.global.u32 %t, [%x]; setp.eq.u32 %p, %t, 77; @!%p bra $l;"
+    with pytest.raises(emulator.EmulatorError) as failure:
+        emulator.launch(lanewise.program(body, [a.dtype], a.dtype), "k", 1, 64, [a, a.copy()])
+    assert failure.value.kind == "deadlock"
+
+
 def test_spin_lock_within_a_warp_makes_progress():
     ptx = (
         HEAD

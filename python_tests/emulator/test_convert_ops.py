@@ -6,7 +6,7 @@ from fractions import Fraction
 import lanewise
 import numpy as np
 import pytest
-from exact import decode, integral, round_bits
+from exact import FORMATS, decode, integral, round_bits
 
 INT = {
     "u8": "uint8",
@@ -37,110 +37,89 @@ def float_bits(fmt, seed, count=512):
     return bits.astype(FLOAT[fmt])
 
 
-def clamp_float(value, dtype):
-    info = np.iinfo(dtype)
-    return max(info.min, min(info.max, value))
+ROUNDINGS = ("rn", "rz", "rm", "rp")
 
 
-@pytest.mark.parametrize("to", INT)
-@pytest.mark.parametrize("source", INT)
-def test_integer_to_integer(source, to):
-    a = lanewise.integers(INT[source], 1)
-    got = lanewise.run(f"cvt.{to}.{source} %d, %a;", INT[to], a)
-    np.testing.assert_array_equal(got, a.astype(INT[to]))
-    if source != to:
-        got = lanewise.run(f"cvt.sat.{to}.{source} %d, %a;", INT[to], a)
-        expected = [clamp_float(int(x), INT[to]) for x in a]
-        np.testing.assert_array_equal(got, np.array(expected, INT[to]))
+def forms(source, to):
+    """(rounding, saturates, flushes subnormals) of every cvt between two types."""
+    both_float = source in FLOAT and to in FLOAT
+    wider = both_float and np.dtype(FLOAT[to]).itemsize > np.dtype(FLOAT[source]).itemsize
+    if (source in INT and to in INT) or wider:
+        roundings = ("",)
+    elif source == to:
+        roundings = ("", *(f"{r}i" for r in ROUNDINGS))
+    else:
+        roundings = ROUNDINGS if to in FLOAT else tuple(f"{r}i" for r in ROUNDINGS)
+    for rounding in roundings:
+        for sat in (False, True):
+            for ftz in (False, True):
+                if sat and (to == "bf16" or (source == to and to in INT)):
+                    continue
+                if ftz and "f32" not in (source, to):
+                    continue
+                if not (rounding or sat or ftz) and source == to == "f64":
+                    continue
+                yield rounding, sat, ftz
 
 
-@pytest.mark.parametrize("mode", ["rn", "rz", "rm", "rp"])
-@pytest.mark.parametrize("to", FLOAT)
-@pytest.mark.parametrize("source", ["u16", "s32", "u64", "s64"])
-def test_integer_to_float(source, to, mode):
-    a = lanewise.integers(INT[source], 2)
-    got = lanewise.run(f"cvt.{mode}.{to}.{source} %d, %a;", FLOAT[to], a)
-    expected = [round_bits(Fraction(int(x)), to, mode) for x in a]
-    np.testing.assert_array_equal(got, np.array(expected, FLOAT[to]))
+def flush(value, fmt, ftz):
+    small = not isinstance(value, float) and abs(value) < Fraction(2) ** -126
+    return Fraction(0) if ftz and fmt == "f32" and small else value
 
 
-@pytest.mark.parametrize("mode", ["rni", "rzi", "rmi", "rpi"])
-@pytest.mark.parametrize("source", FLOAT)
-@pytest.mark.parametrize("to", ["s8", "u16", "s32", "u32", "s64", "u64"])
-def test_float_to_integer(source, to, mode):
-    a = float_bits(source, 3)
-    got = lanewise.run(f"cvt.{mode}.{to}.{source} %d, %a;", INT[to], a)
-    bits = 8 * np.dtype(INT[to]).itemsize
-    for x, result in zip(a.tolist(), got.tolist(), strict=True):
-        value = decode(x, source)
-        if isinstance(value, float) and math.isnan(value):
-            # PTX: zero, but 1 << (bits - 1) where source or result is 64 bits wide
-            wide = source == "f64" or bits == 64
-            expected = np.array(1 << (bits - 1), np.uint64).astype(INT[to]) if wide else 0
-        elif isinstance(value, float):
-            expected = clamp_float(10**30 if value > 0 else -(10**30), INT[to])
-        else:
-            expected = clamp_float(integral(value, mode[:2]), INT[to])
-        assert result == expected, (hex(x), value)
+def to_integer(value, source, to, rounding):
+    """Saturated; NaN as PTX says: zero, but 1 << (bits - 1) where either type is 64 bits wide."""
+    info = np.iinfo(INT[to])
+    if isinstance(value, float):
+        if math.isnan(value):
+            wide = source == "f64" or info.bits == 64
+            return int(np.array(1 << (info.bits - 1), np.uint64).astype(INT[to])) if wide else 0
+        return info.max if value > 0 else info.min
+    return max(info.min, min(info.max, integral(value, rounding[:2])))
 
 
-@pytest.mark.parametrize("mode", ["rn", "rz", "rm", "rp"])
-@pytest.mark.parametrize(
-    ("source", "to"),
-    [
-        ("f64", "f32"),
-        ("f64", "f16"),
-        ("f32", "f16"),
-        ("f32", "bf16"),
-        ("f64", "bf16"),
-        ("bf16", "f16"),
-        ("f16", "bf16"),
-    ],
-)
-def test_float_to_narrower_float(source, to, mode):
-    a = float_bits(source, 4, 1024)
-    a[1::4] = [
-        round_bits(Fraction(int(v)) * Fraction(2) ** -int(e), source)
-        for v, e in zip(
-            np.random.default_rng(5).integers(1, 4096, len(a[1::4])),
-            np.random.default_rng(6).integers(0, 40, len(a[1::4])),
-            strict=True,
-        )
-    ]
-    got = lanewise.run(f"cvt.{mode}.{to}.{source} %d, %a;", FLOAT[to], a)
-    check_floats(a, got, source, to, mode)
+def to_float(value, negative, to, rounding, sat, ftz):
+    """Bits of the result, or None for any NaN."""
+    if sat:
+        value = min(max(value, Fraction(0)), Fraction(1)) if value == value else Fraction(0)
+        negative = False
+    if isinstance(value, float):
+        if math.isnan(value):
+            return None
+        mantissa, exponent = FORMATS[to]
+        infinity = ((1 << exponent) - 1) << mantissa
+        return infinity | (value < 0) << (mantissa + exponent)
+    if rounding.endswith("i"):
+        value, rounding = Fraction(integral(value, rounding[:2])), "rn"
+    bits = round_bits(value, to, rounding or "rn", negative)
+    if to == "f32" and ftz and not bits & 0x7F800000:
+        bits &= 0x80000000
+    return bits
 
 
-def check_floats(a, got, source, to, mode):
-    for x, result in zip(a.tolist(), got.tolist(), strict=True):
-        value = decode(x, source)
-        back = decode(result, to)
-        if isinstance(value, float):
-            assert back == value or (math.isnan(value) and math.isnan(back))
-            continue
-        negative = bool(x >> (8 * a.itemsize - 1))
-        assert result == round_bits(value, to, mode, negative), (hex(x), hex(result))
-
-
-@pytest.mark.parametrize(
-    ("source", "to"), [("f16", "f32"), ("bf16", "f32"), ("f32", "f64"), ("f16", "f64")]
-)
-def test_float_to_wider_float(source, to):
-    a = float_bits(source, 7)
-    got = lanewise.run(f"cvt.{to}.{source} %d, %a;", FLOAT[to], a)
-    check_floats(a, got, source, to, "rn")
-
-
-@pytest.mark.parametrize("mode", ["rni", "rzi", "rmi", "rpi"])
-@pytest.mark.parametrize("fmt", ["f32", "f64"])
-def test_round_to_integral_value(fmt, mode):
-    a = float_bits(fmt, 8)
-    got = lanewise.run(f"cvt.{mode}.{fmt}.{fmt} %d, %a;", FLOAT[fmt], a)
-    for x, result in zip(a.tolist(), got.tolist(), strict=True):
-        value = decode(x, fmt)
-        if not isinstance(value, float):
-            negative = bool(x >> (8 * a.itemsize - 1))
-            assert result == round_bits(Fraction(integral(value, mode[:2])), fmt, "rn", negative)
+@pytest.mark.parametrize("to", [*INT, *FLOAT])
+@pytest.mark.parametrize("source", [*INT, *FLOAT])
+def test_every_pair_rounding_and_saturation(source, to):
+    a = float_bits(source, 3, 128) if source in FLOAT else lanewise.integers(INT[source], 2, 128)
+    for rounding, sat, ftz in forms(source, to):
+        modifiers = f"{rounding} {'ftz ' * ftz}{'sat ' * sat}{to} {source}".split()
+        instruction = ".".join(["cvt", *modifiers])
+        got = lanewise.run(f"{instruction} %d, %a;", {**INT, **FLOAT}[to], a)
+        for x, result in zip(a.tolist(), got.tolist(), strict=True):
+            value = flush(decode(x, source), source, ftz) if source in FLOAT else Fraction(x)
+            if to in INT and source in INT:
+                info = np.iinfo(INT[to])
+                wrapped = int(np.array(x & (1 << info.bits) - 1, np.uint64).astype(INT[to]))
+                expected = max(info.min, min(info.max, x)) if sat else wrapped
+            elif to in INT:
+                expected = to_integer(value, source, to, rounding)
+            else:
+                negative = source in FLOAT and bool(x >> (8 * a.itemsize - 1))
+                expected = to_float(value, negative, to, rounding, sat, ftz)
+            if expected is None:
+                assert math.isnan(decode(result, to)), (instruction, hex(x))
+            else:
+                assert result == expected, (instruction, hex(x), value, hex(result))
 
 
 @pytest.mark.parametrize("mode", ["rna", "rn", "rz"])

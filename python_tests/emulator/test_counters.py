@@ -1,6 +1,7 @@
 """Sectors, wavefronts, distinct bytes, instruction classes and coverage of known kernels."""
 
 import numpy as np
+import ptx_coverage
 import pytest
 
 from resnet_kernels import emulator
@@ -95,10 +96,19 @@ def test_detectors_and_counters_can_be_switched_off():
     assert counters.global_store_sectors == 0
 
 
-def test_active_is_scoped_and_reports_its_launches():
-    assert not emulator.is_active()
-    with pytest.raises(KeyError), emulator.active(seed=3) as run:
-        assert emulator.is_active()
-        raise KeyError
-    assert not emulator.is_active()
-    assert run.kernels == {}
+def test_coverage_adds_up_over_processes():
+    key, idle = ("library:1", "k"), ("library:1", "idle")
+    one = {key: [(5, True), (6, False), (7, False)], idle: [(9, False)]}
+    two = {key: [(5, False), (6, True), (7, False)], ("2", "t"): [(1, True)]}
+    table = {}
+    ptx_coverage.merge(table, one)
+    ptx_coverage.merge(table, two)
+    assert table[key] == [(5, True), (6, True), (7, False)]
+    assert ptx_coverage.report(table, "lines") == [
+        "PTX coverage of the library's kernels: 2 of 4 instructions in 2 kernels, 1 never launched",
+        "       0 of      1  idle",
+        "          lines 9",
+        "       2 of      3  k",
+        "          lines 7",
+        "PTX coverage of the tests' PTX: 1 of 1 instructions in 1 kernels, 0 never launched",
+    ]

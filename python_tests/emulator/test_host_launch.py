@@ -6,9 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from toolchains import exported_symbols, host_library, needs_nvcc
-
-pytestmark = needs_nvcc
+from toolchains import exported_symbols, host_library
 
 SOURCE = r"""
 #include <cub/cub.cuh>
@@ -106,6 +104,7 @@ def test_cub_block_level():
     code, out, error = call("block_level", x, 192, 0)
     assert code == 0, error
     assert out[0] == x.sum()
+    assert (out[1:].view(np.uint32) == 0xFFFFFFFF).all()  # as cudaMemsetAsync left it
     code, out, error = call("block_level", x, 192, 1)
     assert code == 0, error
     np.testing.assert_array_equal(out, np.cumsum(x))
@@ -139,7 +138,11 @@ import torch, ctypes, numpy as np
 torch.zeros(1)
 library = ctypes.CDLL({library._name!r})
 x, y = np.arange(192, dtype=np.float32), np.zeros(192, np.float32)
-code = library.block_level(x.ctypes.data_as(ctypes.c_void_p), y.ctypes.data_as(ctypes.c_void_p), 1)
-assert code == 0 and (y == np.cumsum(x)).all()
+pointers = x.ctypes.data_as(ctypes.c_void_p), y.ctypes.data_as(ctypes.c_void_p)
+assert library.block_level(*pointers, 1) == 0 and (y == np.cumsum(x)).all()
+assert library.device_sum(*pointers, 192) == 0 and y[0] == x.sum()
+x, y = np.arange(20000, dtype=np.float32), np.zeros(20000, np.float32)
+pointers = x.ctypes.data_as(ctypes.c_void_p), y.ctypes.data_as(ctypes.c_void_p)
+assert library.big_shared(*pointers, 20000, 1, 0) == 0 and (y == (x * 2 + 7)[::-1]).all()
 """
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -5,6 +5,7 @@ import random
 import lanewise
 import numpy as np
 import pytest
+import torch
 from test_control_ops import CALLS
 
 from resnet_kernels import emulator
@@ -88,6 +89,71 @@ def test_random_mutations():
 def test_messages(ptx, match):
     with pytest.raises(emulator.EmulatorError, match=match):
         emulator.launch(ptx, "k", 1, 64, [np.zeros(64, np.uint32)] * 2)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "match"),
+    [
+        ({"ptx": None}, TypeError, "ptx, kernel"),
+        ({"kernel": b"k"}, TypeError, "ptx, kernel"),
+        ({"grid": 1.5}, TypeError, "grid, block: expected an integer, got float"),
+        ({"grid": (1, 1, 1, 1)}, ValueError, "one to three sizes"),
+        ({"block": 2**70}, ValueError, "grid, block"),
+        ({"shared_bytes": -1}, ValueError, "shared_bytes: expected 0 to"),
+        ({"shared_bytes": 300_000}, emulator.EmulatorError, "exceeds 232448"),
+        ({"seed": -1}, ValueError, "seed"),
+        ({"threads": -5}, ValueError, "threads"),
+        ({"max_warp_instructions": 0}, ValueError, "max_warp_instructions"),
+        ({"args": [[1, 2]]}, TypeError, r"args\[0\]"),
+        ({"args": [np.array([object()])]}, TypeError, r"args\[0\]"),
+        ({"args": [torch.eye(3).to_sparse()]}, TypeError, "dense"),
+        ({"args": [torch.zeros(3, device="meta")]}, TypeError, "CPU"),
+        ({"memory": [3]}, TypeError, "expected a tensor"),
+    ],
+)
+def test_wrong_calls(call, error, match):
+    good = {"ptx": VALID, "kernel": "k", "grid": 1, "block": 64, "args": [np.zeros(64, "u4")] * 2}
+    with pytest.raises(error, match=match):
+        emulator.launch(**{**good, **call})
+
+
+def test_more_host_threads_than_there_are():
+    a = np.arange(64, dtype=np.uint32)
+    out = np.zeros(64 * 300, np.uint32)
+    emulator.launch(VALID, "k", 300, 64, [np.tile(a, 300), out], threads=2**31 - 1)
+    assert out.any()
+
+
+def test_freed_tensor():
+    """A pointer to a tensor that is gone is in no range of the launch, whatever is there now."""
+    ptx = HEAD + (
+        ".visible .entry k(.param .u64 p) { .reg .b64 %x, %y; .reg .b32 %r; ld.param.u64 %x, [p];"
+        "ld.global.u64 %y, [%x]; ld.global.u32 %r, [%y]; ret; }"
+    )
+    gone = torch.zeros(1 << 20)
+    holder = torch.tensor([gone.data_ptr()])
+    emulator.launch(ptx, "k", 1, 1, [holder], memory=[gone])
+    del gone
+    with pytest.raises(emulator.EmulatorError, match="out of bounds") as failure:
+        emulator.launch(ptx, "k", 1, 1, [holder])
+    assert failure.value.kind == "out_of_bounds"
+
+
+def test_read_only_arrays_are_not_written():
+    data = np.frombuffer(bytes(256), np.uint32)
+    with pytest.raises(emulator.EmulatorError, match="read-only memory argument 1"):
+        emulator.launch(VALID, "k", 1, 64, [np.zeros(64, np.uint32), data])
+    assert not data.any()
+
+
+def test_older_cpu_is_named():
+    flags = "flags\t\t: fpu sse4_2 avx avx2 bmi1 bmi2 f16c fma movbe"
+    assert emulator._missing_cpu_flags(f"processor: 0\n{flags}\n") == set()
+    assert emulator._missing_cpu_flags(flags.replace("avx2", "").replace("fma", "")) == {
+        "avx2",
+        "fma",
+    }
+    assert emulator._missing_cpu_flags("Features : asimd") == set()
 
 
 def test_huge_program_is_parsed_in_linear_time():

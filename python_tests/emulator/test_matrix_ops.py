@@ -184,7 +184,7 @@ def test_movmatrix():
 def wmma_kernel(shape, layouts, ab, acc, registers, strides):
     kind = "" if ab == "f16" else f".{ab}.{ab}"
     names = {n: "{" + ", ".join(f"%{n}{i}" for i in range(c)) + "}" for n, c in registers.items()}
-    form = f"{layouts[0]}.{layouts[1]}.{shape}.{acc}{kind}.{acc}"
+    form = f"{layouts[0]}.{layouts[1]}.{shape}{'.rn' * (ab == 'f64')}.{acc}{kind}.{acc}"
     load = "wmma.load.{0}.sync.aligned.{1}.{2}.global.{3} {4}, [%x{5}], {6};"
     moves = [
         load.format(n, layout, shape, t, names[n], i, s)

@@ -4,11 +4,9 @@ import math
 
 import numpy as np
 import pytest
-from toolchains import needs_nvcc, nvcc_ptx
+from toolchains import nvcc_ptx
 
 from resnet_kernels import emulator
-
-pytestmark = needs_nvcc
 
 SOURCE = r"""
 #include <cuda_bf16.h>

@@ -78,6 +78,7 @@ def test_match(type_):
 
 REDUX = {
     "add.u32": np.add.reduce,
+    "add.s32": np.add.reduce,
     "min.u32": np.min,
     "max.u32": np.max,
     "min.s32": np.min,
@@ -88,12 +89,29 @@ REDUX = {
 }
 
 
+@pytest.mark.parametrize("members", [0xFFFFFFFF, 0x0000FFFF, 0xF0F0AAAA, 0x80000000])
 @pytest.mark.parametrize("op", REDUX)
-def test_redux(op):
+def test_redux(op, members):
     dtype = "int32" if ".s" in op else "uint32"
     a = lanewise.integers(dtype, 6)
-    got = rows(lanewise.run(f"redux.sync.{op} %d, %a, -1;", dtype, a))
-    np.testing.assert_array_equal(got, [[REDUX[op](r).astype(dtype)] * 32 for r in rows(a)])
+    body = f"""mov.u32 %t, %laneid; shr.u32 %t, {members}, %t; and.b32 %t, %t, 1; mov.u32 %d, 7;
+setp.eq.u32 %p, %t, 0; @%p bra $skip; redux.sync.{op} %d, %a, {members}; $skip:"""
+    got = rows(lanewise.run(body, dtype, a))
+    inside = members >> LANES & 1 == 1
+    for values, result in zip(rows(a), got, strict=True):
+        reduced = REDUX[op](values[inside]).astype(dtype)
+        np.testing.assert_array_equal(result, np.where(inside, reduced, 7))
+
+
+@pytest.mark.parametrize("op", REDUX)
+def test_redux_of_several_groups_at_once(op):
+    dtype = "int32" if ".s" in op else "uint32"
+    a = lanewise.integers(dtype, 9)
+    body = f"""mov.u32 %t, %laneid; and.b32 %t, %t, 24; shl.b32 %t, 255, %t;
+redux.sync.{op} %d, %a, %t;"""
+    got = lanewise.run(body, dtype, a).reshape(-1, 8)
+    expected = [[REDUX[op](r).astype(dtype)] * 8 for r in a.reshape(-1, 8)]
+    np.testing.assert_array_equal(got, expected)
 
 
 def test_elect():

@@ -10,10 +10,9 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "csrc" / "emulator"
+KERNELS = Path(__file__).parent / "kernels"
 CACHE = Path(
     os.environ.get("RNK_EMULATOR_TEST_CACHE", Path(tempfile.gettempdir()) / "rnk-emulator")
 )
@@ -31,11 +30,12 @@ def find_nvcc() -> str | None:
 
 
 NVCC = find_nvcc()
-needs_nvcc = pytest.mark.skipif(NVCC is None, reason="needs nvcc")
 
 
 def _run(command: str) -> None:
-    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    # Compilers do not run under the sanitizers that the tests may be preloaded with.
+    environment = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
 
 
@@ -56,10 +56,22 @@ def nvcc_ptx(source: str) -> str:
 
 
 @functools.cache
+def nvcc_file_ptx(name: str, flags: str = "-O3") -> str:
+    """PTX of kernels/<name> for sm_80, with other flags where they are given."""
+    path = KERNELS / name
+    out = _cached(path.read_text() + flags, ".ptx")
+    if not out.exists():
+        _run(f"{NVCC} -arch=compute_80 -std=c++17 -lineinfo {flags} --ptx {path} -o {out}.part")
+        Path(f"{out}.part").rename(out)
+    return out.read_text()
+
+
+@functools.cache
 def emulator_objects() -> list[str]:
     """Objects of csrc/emulator without the Python face, compiled once per content.
 
-    RNK_EMULATOR_OBJECTS names a folder that has them already: build/native/emulator, say.
+    RNK_EMULATOR_OBJECTS names a folder that has them already: build/native/emulator, say;
+    RNK_EMULATOR_LDFLAGS what must be linked with them.
     """
     if folder := os.environ.get("RNK_EMULATOR_OBJECTS"):
         objects = sorted(Path(folder).glob("csrc_emulator_*.o"))
@@ -98,7 +110,7 @@ def host_library(source: str) -> ctypes.CDLL:
         )
         _run(
             f"g++ -shared -o {out} {out}.o {' '.join(objects)} "
-            "-Wl,-Bsymbolic,--no-undefined -lpthread"
+            f"-Wl,-Bsymbolic,--no-undefined -lpthread {os.environ.get('RNK_EMULATOR_LDFLAGS', '')}"
         )
     return ctypes.CDLL(str(out))
 

@@ -78,10 +78,14 @@ def argmax(x, y, n, B: tl.constexpr):
     tl.store(y + row, tl.argmax(v, 0))
 
 
-def compile_ptx(kernel, types, constants, **options):
-    """PTX text, kernel name, threads and shared bytes; `types` maps runtime arguments in order."""
+def compile_ptx(kernel, types, constants, aligned=False, **options):
+    """PTX text, kernel name, threads and shared bytes; `types` maps runtime arguments in order.
+
+    aligned: every runtime argument is divisible by 16.
+    """
     signature = {**types, **dict.fromkeys(constants, "constexpr")}
-    source = ASTSource(kernel, signature, constexprs=constants)
+    attributes = {(i,): [["tt.divisibility", 16]] for i in range(len(types))} if aligned else {}
+    source = ASTSource(kernel, signature, constexprs=constants, attrs=attributes)
     built = triton.compile(source, target=GPUTarget("cuda", 80, 32), options=options)
     meta = built.metadata
     return built.asm["ptx"], meta.name, meta.num_warps * 32, meta.shared
