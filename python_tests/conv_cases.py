@@ -5,6 +5,7 @@ The definition in fp64 is the oracle, plain torch in fp32 what the error is meas
 
 from __future__ import annotations
 
+import pytest
 import torch
 from bn_cases import Draw, away_from_kinks
 from shapes import HOSTILE, RESNET, ConvShape
@@ -80,6 +81,12 @@ NO_PROLOGUE = (None, None, 0, 0.0)
 def gradient_at(d: Draw, size: tuple[int, ...], y: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
     """A gradient that is zero where rounding would choose the side of a kink."""
     return away_from_kinks(d.activation(size), pre_act(y.double(), scale.double(), bias.double()))
+
+
+@pytest.fixture(autouse=True)
+def own_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our kernels also where torch's are faster; tests import it."""
+    monkeypatch.setenv("RNK_CPU_CONV", "own")
 
 
 class OwnKernels:

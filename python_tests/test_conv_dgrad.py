@@ -14,6 +14,7 @@ from conv_cases import (
     filter_of,
     geometry,
     gradient_at,
+    own_kernels,  # noqa: F401 - applies to all tests here
 )
 
 from resnet_kernels import reference

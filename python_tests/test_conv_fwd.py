@@ -25,6 +25,7 @@ from conv_cases import (
     draw,
     filter_of,
     geometry,
+    own_kernels,  # noqa: F401 - applies to all tests here
     prologue,
 )
 from shapes import ConvShape
@@ -108,7 +109,9 @@ def test_own_kernels_and_the_same_bits(shape, rng):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("shape", [WINOGRAD[0], DIRECT[0], DIRECT[5]], ids=lambda s: s.id)
-def test_what_is_said_of_the_kernel_is_what_runs(shape, dtype, rng):
+@pytest.mark.parametrize("choice", ["auto", "own", "torch"])
+def test_what_is_said_of_the_kernel_is_what_runs(shape, dtype, choice, rng, monkeypatch):
+    monkeypatch.setenv("RNK_CPU_CONV", choice)
     x, w = arguments(Draw(rng, (dtype, "nhwc")), shape)
     conv = geometry(shape)
     fallback_counts(reset=True)

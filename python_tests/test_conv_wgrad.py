@@ -14,6 +14,7 @@ from conv_cases import (
     draw,
     filter_of,
     geometry,
+    own_kernels,  # noqa: F401 - applies to all tests here
     prologue,
 )
 

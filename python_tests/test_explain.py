@@ -8,7 +8,6 @@ from torch import nn
 from user_modules import CASES, C, Counter, KuangliuBlock, RandomDepth, conv, image
 
 from resnet_kernels import explain, fuse, models, unfuse
-from resnet_kernels.ops import library
 
 
 def test_covers_every_layer_once() -> None:
@@ -38,10 +37,11 @@ def test_says_what_fuse_would_do_before_fuse() -> None:
     assert explain(fuse(model)).fused and not explain(unfuse(model)).fused
 
 
-def test_declared_torch_convolution() -> None:
+def test_convolution_kernels() -> None:
     reasons = {row.reason for row in explain(models.resnet8()).rows}
-    native = library.has_native_kernel("conv_fwd", "cpu")
-    assert reasons == {"" if native else "declared torch convolution"}
+    assert reasons == {"direct", "Winograd F(2x2, 3x3)", "direct, Winograd F(2x2, 3x3)"}
+    reasons = {row.reason for row in explain(models.resnet8().bfloat16()).rows}
+    assert reasons == {"declared torch convolution"}
 
 
 @pytest.mark.parametrize(

@@ -73,9 +73,8 @@ def test_digits_are_learned(kind: str, tmp_path: Path, capsys: pytest.CaptureFix
         # resnet8 has 7 convolutions, each with batch norm: a gradient for every weight.
         assert counts["per_step"]["conv_wgrad"] == 7
         assert counts["per_step"]["bn_bwd_apply"] == 7
-        # On the CPU every convolution is torch's, and nothing else is.
-        assert counts["declared"]["conv_wgrad"] == counts["declared"]["conv_fwd_stats"] == 7
-        assert all(name.startswith("conv_") for name in counts["declared"])
+        # Digits have one channel, whose layout is open: the first convolution is torch's.
+        assert counts["declared"] == {"conv_fwd_stats": 1, "conv_wgrad": 1}
         assert counts["undeclared"] == {}
 
 

@@ -152,7 +152,7 @@ class ChannelsConvolution {
     expand_filter(p_.filter, p_.filter_group, job, vectors_, vector, filter);
     const int64_t channel = vectors_.first_group(vector) * p_.columns;
     const int64_t end = channel + vectors_.groups_of(vector) * p_.columns;
-    float* partial = partial_ ? partial_ + block * 2 * p_.out.channels : nullptr;
+    float* partial = partial_ ? partial_ + block * kPartialRows * p_.out.channels : nullptr;
     with_epilogue<kKind>(p_.out, channel, end, partial, [&](auto& epilogue) {
       for (int64_t i = band.begin; i < band.end; ++i) {
         sum_line(job, band, i, source, filter, epilogue);

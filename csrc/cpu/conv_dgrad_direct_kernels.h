@@ -30,7 +30,7 @@ inline void conv_dgrad_direct(const ConvDgradParams& p, ParallelFor parallel_for
   if (p.shape.h == 0 || p.shape.w == 0) return;
   const GatherRun conv(dgrad_problem(p));
   if (p.sums != nullptr) {  // y_prev of no pixels may be null
-    float* partial = scratch(Scratch::kPartial, conv.blocks() * 2 * p.shape.c);
+    float* partial = scratch(Scratch::kPartial, conv.blocks() * kPartialRows * p.shape.c);
     conv.run<EpilogueKind::kBnGrad, PackIn::kPlain>(partial, parallel_for);
     return merge_partial_sums(partial, conv.blocks(), p.shape.c, p.rstd, p.sums);
   }

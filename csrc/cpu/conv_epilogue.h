@@ -70,13 +70,14 @@ class ColumnEpilogue {
     store(t_.out + at, v);
   }
 
-  // Leaves what the rows of a block add up to in partial [2, channels].
+  // Leaves what the rows of a block add up to in partial [kPartialRows, channels].
   RNK_INLINE void finish(float* partial) const {
     if constexpr (kKind == EpilogueKind::kStats) {
       const FloatVec shift = sum_ / static_cast<float>(count_);
       const FloatVec m2 = dot_ - sum_ * shift;
-      store(partial + channel_, pivot_ + shift);
-      store(partial + t_.channels + channel_, m2 < 0 ? (FloatVec){} : m2);
+      store(partial + channel_, pivot_);
+      store(partial + t_.channels + channel_, shift);
+      store(partial + 2 * t_.channels + channel_, m2 < 0 ? (FloatVec){} : m2);
     }
     if constexpr (kKind == EpilogueKind::kBnGrad) {
       store(partial + channel_, sum_);

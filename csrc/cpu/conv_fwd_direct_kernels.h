@@ -26,7 +26,7 @@ inline GatherProblem fwd_problem(const ConvFwdParams& p) {
 inline void conv_fwd_direct(const ConvFwdParams& p, ParallelFor parallel_for) {
   const GatherRun conv(fwd_problem(p));
   if (p.stats != nullptr) {
-    float* partial = scratch(Scratch::kPartial, conv.blocks() * 2 * p.shape.k);
+    float* partial = scratch(Scratch::kPartial, conv.blocks() * kPartialRows * p.shape.k);
     conv.run<EpilogueKind::kStats>(partial, parallel_for);
     return merge_partial_stats(partial, conv.block_pixels().data(), conv.blocks(), p.shape.k,
                                p.stats);

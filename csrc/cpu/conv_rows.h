@@ -120,7 +120,7 @@ class PanelEpilogue {
 template <EpilogueKind kKind, PackIn kIn>
 class RowsConvolution {
  public:
-  // partial [blocks][2][channels], for kinds that leave one.
+  // partial [blocks][kPartialRows][channels], for kinds that leave one.
   RowsConvolution(const GatherProblem& problem, const GatherPlan& plan, float* partial)
       : p_(problem), plan_(plan), partial_(partial) {
     for (const JobPlan& job : plan.jobs) prologues_.emplace_back(problem.in, *job.job);
@@ -271,7 +271,7 @@ class RowsConvolution {
       gemm_tile(count, a + row * kChunk, stride, b, depth, sums, kTileCols, accumulate);
       epilogue.put(rows.pixels + row, count, sums);
     }
-    if (partial_) epilogue.finish(partial_ + rows.index * 2 * p_.out.channels);
+    if (partial_) epilogue.finish(partial_ + rows.index * kPartialRows * p_.out.channels);
   }
 
   template <typename F>

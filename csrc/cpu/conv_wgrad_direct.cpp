@@ -4,6 +4,7 @@
 #include "conv_wgrad_direct.h"
 
 #include "conv_gather.h"
+#include "conv_partials.h"
 #include "isa.h"
 #include "scratch.h"
 

@@ -14,7 +14,7 @@ struct WinogradConv {
   ConvPrologue prologue;
   FilterView filter;
   EpilogueTensors out;
-  float* partial;   // [blocks, 2, columns], or null
+  float* partial;   // [blocks, kPartialRows, columns], or null
   int64_t* counts;  // [blocks] outputs of each, with partial
 };
 
@@ -74,7 +74,7 @@ void winograd_block(const WinogradConv& conv, const WinogradPlan& plan, int64_t 
   float* m = scratch(Scratch::kOutput, kFrequencies * m_stride);
   const auto transform = conv.prologue.scale ? transform_input<true> : transform_input<false>;
   transform(s, conv.prologue, conv.in, first, tiles, layout, v);
-  float* partial = conv.partial ? conv.partial + block * 2 * s.columns : nullptr;
+  float* partial = conv.partial ? conv.partial + block * kPartialRows * s.columns : nullptr;
   for (int64_t panel = first_panel; panel < last_panel; ++panel) {
     winograd_products(s, tiles, panel_vectors(s.columns, panel), layout, v,
                       u + panel * kFrequencies * s.depth * kTileCols, m, m_stride);
@@ -126,7 +126,7 @@ inline void conv_fwd_winograd(const ConvFwdParams& p, ParallelFor parallel_for) 
               p.act, p.slope,   nullptr,    nullptr, nullptr};
   if (p.stats) {
     std::vector<int64_t> counts(plan.blocks);
-    conv.partial = scratch(Scratch::kPartial, plan.blocks * 2 * s.columns);
+    conv.partial = scratch(Scratch::kPartial, plan.blocks * kPartialRows * s.columns);
     conv.counts = counts.data();
     winograd_run<EpilogueKind::kStats>(conv, plan, parallel_for);
     return merge_partial_stats(conv.partial, conv.counts, plan.blocks, s.columns, p.stats);
@@ -147,7 +147,7 @@ inline void conv_dgrad_winograd(const ConvDgradParams& p, ParallelFor parallel_f
     return winograd_run<EpilogueKind::kStore>(conv, plan, parallel_for);
   }
   conv.out = {p.dx, s.columns, p.branch, p.scale, p.bias, p.act, p.slope, p.y_prev, p.mean, p.mask};
-  conv.partial = scratch(Scratch::kPartial, plan.blocks * 2 * s.columns);
+  conv.partial = scratch(Scratch::kPartial, plan.blocks * kPartialRows * s.columns);
   winograd_run<EpilogueKind::kBnGrad>(conv, plan, parallel_for);
   merge_partial_sums(conv.partial, plan.blocks, s.columns, p.rstd, p.sums);
 }

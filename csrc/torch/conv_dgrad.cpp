@@ -2,6 +2,7 @@
 // and activation in front, g = dx * act' and its sums [2, C] in the same pass.
 #include "../cpu/conv_dgrad.h"
 
+#include "../cpu/conv_serves.h"
 #include "backend.h"
 #include "conv_aten.h"
 
@@ -14,6 +15,7 @@ std::optional<ConvDgradParams> own_params(const Tensor& dy, const Tensor& w,
                                           const ConvGeometry& conv, MemoryFormat format) {
   if (!is_own_layout(dy, w, format)) return std::nullopt;
   const ConvShape shape = conv_shape(input_size, w, conv);
+  if (!cpu::conv_dgrad_serves(shape)) return std::nullopt;
   STD_TORCH_CHECK(dy.size(0) == shape.n && dy.size(1) == shape.k && dy.size(2) == shape.p &&
                       dy.size(3) == shape.q,
                   "dy: not the size of the convolution's output");

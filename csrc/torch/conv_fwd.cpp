@@ -2,6 +2,7 @@
 // + residual), or y = conv(...) and the statistics of y as [3, K].
 #include "../cpu/conv_fwd.h"
 
+#include "../cpu/conv_serves.h"
 #include "backend.h"
 #include "conv_aten.h"
 
@@ -13,6 +14,7 @@ std::optional<ConvFwdParams> own_params(const Tensor& x, const Tensor& w, const 
                                         const ConvGeometry& conv) {
   if (!is_own_layout(x, w, conv_format(x, w))) return std::nullopt;
   const ConvShape shape = conv_shape(sizes_of(x), w, conv);
+  if (!cpu::conv_serves(shape)) return std::nullopt;
   ConvFwdParams params{};
   params.x = floats(x);
   params.w = floats(w);

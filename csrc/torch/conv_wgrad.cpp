@@ -2,6 +2,7 @@
 // in the strides of the filter.
 #include "../cpu/conv_wgrad.h"
 
+#include "../cpu/conv_serves.h"
 #include "backend.h"
 #include "conv_aten.h"
 
@@ -18,6 +19,7 @@ Tensor conv_wgrad(const Tensor& dy, const Tensor& x, const Tensor& w,
       is_own_layout(x, w, conv_format(x, w)) && is_own_layout(dy, w, conv_format(x, w));
   if (!own) return aten_conv_wgrad(dy, x, w, in, conv);
   const ConvShape shape = conv_shape(sizes_of(x), w, conv);
+  if (!cpu::conv_serves(shape)) return aten_conv_wgrad(dy, x, w, in, conv);
   STD_TORCH_CHECK(dy.size(0) == shape.n && dy.size(1) == shape.k && dy.size(2) == shape.p &&
                       dy.size(3) == shape.q,
                   "dy: not the size of the convolution's output");

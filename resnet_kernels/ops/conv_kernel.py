@@ -1,7 +1,8 @@
-"""Which kernel a convolution takes on the CPU, known in advance; csrc/cpu decides."""
+"""Which kernel a convolution takes on the CPU, known in advance; conv_serves.cpp decides."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import torch
@@ -27,7 +28,8 @@ def cpu_conv_kernel(
 
     weight_size: [K, C / groups, R, S].
     """
-    if dtype != torch.float32:
+    choice = os.environ.get("RNK_CPU_CONV", "auto")
+    if dtype != torch.float32 or choice == "torch" or (groups > 1 and choice != "own"):
         return TORCH
     channels = min(weight_size[:2])
     plain = groups == 1 and {*stride, *dilation} == {1} and max(padding) <= 2
