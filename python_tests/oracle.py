@@ -101,7 +101,9 @@ def assert_gradient_close(
     if not oracle.numel() or not oracle.isfinite().all():
         return
     l2_floor = tolerances.l2_floor(actual.dtype, reduction_length, source)
-    if oracle.abs().max() == 0:
+    # Zero, but for rounding (a bias in front of a batch norm): no digit of torch's is right, and
+    # relative measures compare noise with noise. The largest error was compared above.
+    if oracle.abs().max() == 0 or l2_error(torch_result, oracle) >= 1:
         return
     budget = tolerances.TORCH_FACTOR * l2_error(torch_result, oracle) + l2_floor
     bias_floor = tolerances.bias_floor(actual.dtype, actual.numel(), source) + l2_floor / (

@@ -40,9 +40,10 @@ struct WinogradPlan {
   int64_t panel_groups;
 };
 
-// The transformed input of a block takes half of a 512 KiB level-2 cache where the depth allows it;
-// panels of the filter pass through the other half, each read once a block.
-constexpr int64_t kWinogradInputFloats = 65536 + 32768;
+// The transformed input of a block takes 384 KiB where the depth allows it: with a panel of the
+// filter and its products it stays in a level-2 cache of 1 MiB. Fewer than kWinogradMinTiles would
+// read the filter too often for what they multiply.
+constexpr int64_t kWinogradInputFloats = 98304;
 constexpr int64_t kWinogradMinTiles = 28;
 constexpr int64_t kWinogradMaxTiles = 112;
 constexpr int64_t kWinogradTasks = 8;  // enough for a few threads also where there is one image
