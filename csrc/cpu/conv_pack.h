@@ -43,7 +43,7 @@ template <PackIn kIn>
 RNK_INLINE FloatVec pack_value(FloatVec v, FloatVec scale, FloatVec bias, const ConvPrologue& in) {
   if constexpr (kIn == PackIn::kPlain) return v;
   v = v * scale + bias;
-  if constexpr (kIn == PackIn::kRelu) return v < 0 ? (FloatVec){} : v;
+  if constexpr (kIn == PackIn::kRelu) return relu(v);
   return act_value_mostly_relu(v, in.act, in.slope);
 }
 
