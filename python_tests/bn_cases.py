@@ -1,4 +1,4 @@
-"""What tests of the batch norm primitives share: cases, inputs, comparison with the definition."""
+"""What tests of the batch norm primitives share: the ops, cases, inputs, comparison with the definition."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ from torch import Tensor
 from resnet_kernels import reference
 from resnet_kernels.ops.library import namespace
 
-OPS = namespace("native")
+
+class _DefaultOps:
+    """The primitives of the backend that the running test is for (fixture each_backend)."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(namespace(), name)
+
+
+OPS = _DefaultOps()
 IDENTITY, RELU, GELU, SILU, LEAKY = range(5)
 SLOPE = 0.1
 FORMATS = {"nhwc": torch.channels_last, "nchw": torch.contiguous_format}

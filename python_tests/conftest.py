@@ -18,8 +18,18 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 import ptx_coverage
 
+from resnet_kernels.ops import library
+
 # Test backend -> (the ops' `backend` argument, device).
-BACKENDS = {"cpu": ("native", "cpu")}
+BACKENDS = {"cpu": ("native", "cpu"), "cuda-emulated": ("emulated", "cpu")}
+
+
+def _available() -> list[str]:
+    try:
+        from resnet_kernels import emulator
+    except ImportError:
+        return ["cpu"]
+    return [name for name in BACKENDS if name == "cpu" or emulator.has_kernels()]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -45,7 +55,15 @@ def nan_prefill(request: pytest.FixtureRequest) -> Iterator[None]:
     torch.use_deterministic_algorithms(before)
 
 
-@pytest.fixture(params=list(BACKENDS))
+@pytest.fixture(params=_available())
+def each_backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The test runs once per backend; primitives by bn_cases.OPS are that backend's."""
+    before = library.set_default_backend(BACKENDS[request.param][0])
+    yield request.param
+    library.set_default_backend(before)
+
+
+@pytest.fixture(params=["cpu"])
 def backend(request: pytest.FixtureRequest) -> str:
     """Name to pass as the `backend` argument of a public op."""
     return BACKENDS[request.param][0]

@@ -24,6 +24,7 @@ from bn_cases import (
 
 from resnet_kernels import reference
 
+pytestmark = pytest.mark.usefixtures("each_backend")
 RESIDUALS = ("none", "add", "dual")
 SMALL = [size for size in SIZES if size[0] * size[1] * size[2] * size[3] < 100_000]
 

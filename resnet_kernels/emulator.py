@@ -26,6 +26,7 @@ __all__ = [
     "active",
     "coverage",
     "executions",
+    "has_kernels",
     "is_active",
     "launch",
     "uncovered_lines",
@@ -163,6 +164,11 @@ class Run:
     kernels: dict[str, tuple[int, Counters]] = dataclasses.field(default_factory=dict)
 
 
+def has_kernels() -> bool:
+    """Whether this installation carries the CUDA kernels: it was built where nvcc is."""
+    return bool(_native.embedded())
+
+
 def is_active() -> bool:
     """Whether public ops that start now on CPU tensors go through the emulated CUDA library."""
     return library.default_backend() == "emulated"
@@ -183,7 +189,7 @@ def active(
     Returns: a Run, filled when the block ends.
     Raises: RuntimeError where the installation was built without nvcc: it has no CUDA kernels.
     """
-    if not _native.embedded():
+    if not has_kernels():
         raise RuntimeError(
             "emulator.active() runs this library's CUDA kernels, and this installation was built "
             "without nvcc (see `resnet-kernels info`); emulator.launch() of PTX text works"

@@ -21,7 +21,7 @@ NEEDS_NVCC = (
 NEEDS_TRITON = ("mutation", "triton_kernels", "triton_programs")
 
 collect_ignore = []
-if NVCC is None or not emulator._native.embedded():
+if NVCC is None or not emulator.has_kernels():
     collect_ignore += [f"test_{name}.py" for name in NEEDS_NVCC]
 if importlib.util.find_spec("triton") is None:
     collect_ignore += [f"test_{name}.py" for name in NEEDS_TRITON]
