@@ -1,0 +1,16 @@
+// The gradient of a convolution's input as implicit GEMMs.
+#pragma once
+
+#include "conv_params.h"
+#include "igemm_launch.h"
+
+namespace rnk::cuda {
+
+// As igemm_fwd_serves().
+bool igemm_dgrad_serves(const ConvDgrad& conv);
+
+int64_t igemm_dgrad_workspace(const ConvDgrad& conv);
+
+void igemm_dgrad(const ConvDgrad& conv, cudaStream_t stream);
+
+}  // namespace rnk::cuda

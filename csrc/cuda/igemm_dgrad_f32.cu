@@ -1,0 +1,12 @@
+// The implicit-GEMM kernels of input gradients on fp32, not rounded to tf32, operands.
+#include "igemm_gradient.cuh"
+#include "igemm_launch.cuh"
+
+namespace rnk::cuda {
+
+void igemm_dgrad_f32(const Igemm& p, const IgemmGradient& out, IgemmChoice choice, int groups,
+                     cudaStream_t stream) {
+  IgemmLaunch<IgemmGradientTile, float>{p, out, choice, groups, stream}.on_float_units();
+}
+
+}  // namespace rnk::cuda

@@ -1,0 +1,157 @@
+// igemm_fwd: rows are output pixels, columns output channels, depth is taps times input channels.
+#include "igemm_fwd.h"
+#include "igemm_problem.h"
+#include "pack_filter.h"
+#include "stats_merge.h"
+
+namespace rnk::cuda {
+namespace {
+
+struct Plan {
+  int64_t rows, channels, columns, depth, pitch;
+  IgemmChoice choice;
+  bool packs;  // the filter is not already [K, R, S, C / groups] in whole pieces
+  int64_t packed_bytes, row_tiles, partials_bytes;
+};
+
+bool pieces_of_channels(const ConvFwd& c) {
+  const int64_t piece = piece_elements(c.dtype);
+  return c.shape.c % piece == 0 && c.shape.c / c.shape.groups % piece == 0 && aligned_16(c.x) &&
+         aligned_16(c.in.scale) && aligned_16(c.in.bias);
+}
+
+bool is_pointwise(const ConvShape& s) {
+  return s.r == 1 && s.s == 1 && s.stride_h == 1 && s.stride_w == 1 && s.padding_h == 0 &&
+         s.padding_w == 0;
+}
+
+IgemmAddressing addressing_of(const ConvFwd& c) {
+  if (!pieces_of_channels(c)) return IgemmAddressing::kGather;
+  const bool tensor_cores = c.dtype != DType::kFloat32 || c.tf32;
+  return is_pointwise(c.shape) && tensor_cores ? IgemmAddressing::kPointwise
+                                               : IgemmAddressing::kConvolution;
+}
+
+bool filter_is_packed(const ConvFwd& c) {
+  const ConvShape& s = c.shape;
+  const int64_t channels = s.c / s.groups;
+  const auto dense = [](int64_t size, int64_t stride, int64_t expected) {
+    return size == 1 || stride == expected;
+  };
+  return dense(channels, c.w_strides.c, 1) && dense(s.s, c.w_strides.s, channels) &&
+         dense(s.r, c.w_strides.r, channels * s.s) &&
+         dense(s.k, c.w_strides.k, channels * s.s * s.r) && aligned_16(c.w) &&
+         channels % piece_elements(c.dtype) == 0;
+}
+
+Plan plan_of(const ConvFwd& c) {
+  const ConvShape& s = c.shape;
+  Plan plan{};
+  plan.rows = s.n * s.p * s.q;
+  plan.channels = s.c / s.groups;
+  plan.columns = s.k / s.groups;
+  plan.depth = s.r * s.s * plan.channels;
+  plan.pitch = round_up(plan.depth, piece_elements(c.dtype));
+  plan.choice.addressing = addressing_of(c);
+  const bool one_tile =
+      plan.choice.addressing == IgemmAddressing::kGather || (c.dtype == DType::kFloat32 && !c.tf32);
+  plan.choice.tile = one_tile
+                         ? IgemmTileKind::k128x64
+                         : choose_tile(plan.rows, plan.columns, s.groups, device_multiprocessors());
+  plan.packs = !filter_is_packed(c);
+  const int64_t element = c.dtype == DType::kFloat32 ? 4 : 2;
+  if (plan.packs) {
+    plan.packed_bytes = round_up(s.k * plan.pitch * element, kWorkspaceAlignment);
+  }
+  plan.row_tiles = (plan.rows + plan.choice.tile_rows() - 1) / plan.choice.tile_rows();
+  if (c.stats != nullptr) {
+    const int64_t parts = plan.row_tiles + merge_scratch_rows(plan.row_tiles);
+    plan.partials_bytes = parts * 3 * s.k * static_cast<int64_t>(sizeof(float));
+  }
+  return plan;
+}
+
+IgemmInput input_of(const ConvFwd& c, const Plan& plan) {
+  const ConvShape& s = c.shape;
+  const auto i32 = [](int64_t value) { return static_cast<int>(value); };
+  return {c.x,
+          s.h * s.w * s.c,
+          i32(s.c),
+          i32(s.h),
+          i32(s.w),
+          i32(s.stride_h),
+          i32(s.stride_w),
+          i32(s.padding_h),
+          i32(s.padding_w),
+          i32(s.dilation_h),
+          i32(s.dilation_w),
+          i32(s.r),
+          i32(s.s),
+          i32(plan.channels),
+          FastDiv(static_cast<uint32_t>(plan.channels)),
+          FastDiv(static_cast<uint32_t>(s.s)),
+          static_cast<const float*>(c.in.scale),
+          static_cast<const float*>(c.in.bias),
+          c.in.act,
+          static_cast<float>(c.in.slope)};
+}
+
+void pack(const ConvFwd& c, const Plan& plan, void* to, cudaStream_t stream) {
+  const ConvShape& s = c.shape;
+  pack_filter({c.w, to, s.groups, plan.columns, s.r, s.s, plan.channels, plan.pitch,
+               plan.columns * c.w_strides.k, c.w_strides.k, c.w_strides.c, c.w_strides.r,
+               c.w_strides.s, c.dtype == DType::kFloat32 ? 4 : 2},
+              stream);
+}
+
+}  // namespace
+
+bool igemm_fwd_serves(const ConvFwd& c) {
+  return igemm_serves_shape(c.shape, c.dtype) &&
+         (c.shape.groups == 1 ||
+          (pieces_of_channels(c) && c.shape.k / c.shape.groups >= kMinGroupColumns));
+}
+
+IgemmChoice igemm_fwd_choice(const ConvFwd& c) { return plan_of(c).choice; }
+
+int64_t igemm_fwd_workspace(const ConvFwd& c) {
+  const Plan plan = plan_of(c);
+  return plan.packed_bytes + plan.partials_bytes;
+}
+
+void igemm_fwd(const ConvFwd& c, cudaStream_t stream) {
+  const ConvShape& s = c.shape;
+  const Plan plan = plan_of(c);
+  auto* workspace = static_cast<unsigned char*>(c.workspace);
+  if (plan.packs) pack(c, plan, workspace, stream);
+  auto* partials =
+      c.stats != nullptr ? reinterpret_cast<float*>(workspace + plan.packed_bytes) : nullptr;
+
+  Igemm p{};
+  p.in = input_of(c, plan);
+  p.filter = {plan.packs ? workspace : c.w, plan.pitch};
+  const IgemmOutput out{c.y,
+                        c.residual,
+                        static_cast<const float*>(c.scale),
+                        static_cast<const float*>(c.bias),
+                        c.act,
+                        static_cast<float>(c.slope),
+                        s.k,
+                        partials};
+  p.rows = static_cast<int>(plan.rows);
+  p.columns = static_cast<int>(plan.columns);
+  p.depth = static_cast<int>(plan.depth);
+  const int tile_columns = plan.choice.tile_columns();
+  p.column_tiles = (p.columns + tile_columns - 1) / tile_columns;
+  p.by_column_tiles = FastDiv(static_cast<uint32_t>(p.column_tiles));
+  p.by_image = FastDiv(static_cast<uint32_t>(s.p * s.q));
+  p.by_width = FastDiv(static_cast<uint32_t>(s.q));
+  constexpr IgemmLaunchers<IgemmFwdLauncher> kLaunchers{igemm_fwd_f16, igemm_fwd_bf16,
+                                                        igemm_fwd_tf32, igemm_fwd_f32};
+  kLaunchers.pick(c.dtype, c.tf32)(p, out, plan.choice, static_cast<int>(s.groups), stream);
+  if (c.stats != nullptr) {
+    merge_stats(partials, plan.row_tiles, s.k, c.stats, DType::kFloat32, stream);
+  }
+}
+
+}  // namespace rnk::cuda

@@ -1,0 +1,86 @@
+// Starts the implicit-GEMM kernel of a choice. Included once per operand and output type.
+#pragma once
+
+#include "igemm_kernel.cuh"
+#include "igemm_launch.h"
+
+namespace rnk::cuda {
+
+// Three stages of 128 bytes of depth: 96, 72 and 48 KiB, so that two to four blocks share a
+// multiprocessor of sm_90, one to three one of sm_80, and one fits the 99 KiB of sm_86 to sm_120.
+using Tile128x128 = IgemmTile<128, 128, 64, 32, 3, 1>;
+using Tile128x64 = IgemmTile<128, 64, 64, 32, 3, 2>;
+using Tile64x64 = IgemmTile<64, 64, 32, 32, 3, 4>;
+// A gathered chunk waits in registers, one ahead.
+using GatherTile = IgemmTile<128, 64, 64, 32, 2, 2>;
+
+// One launch: the problem, what becomes of its sums, and where.
+template <template <class, typename> class Output, typename Element>
+struct IgemmLaunch {
+  // The same for every tile.
+  using Params = typename Output<Tile64x64, Element>::Params;
+  const Igemm& p;
+  const Params& out;
+  IgemmChoice choice;
+  int groups;
+  cudaStream_t stream;
+
+  template <class Tile, class Math, class Input>
+  void start() const {
+    const auto kernel = igemm<Tile, Element, Math, Input, Output<Tile, Element>>;
+    if (Tile::kSharedBytes > 48 * 1024) {
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Tile::kSharedBytes);
+    }
+    const int row_tiles = (p.rows + Tile::kM - 1) / Tile::kM;
+    const dim3 grid(static_cast<unsigned>(row_tiles * p.column_tiles),
+                    static_cast<unsigned>(groups));
+    kernel<<<grid, Tile::kThreads, Tile::kSharedBytes, stream>>>(p, out);
+  }
+
+  // Chunks by cp.async, with or without a prologue.
+  template <class Tile, class Math, bool kPointwise>
+  void start_copying() const {
+    if constexpr (Output<Tile, Element>::kPrologues) {
+      if (p.in.scale != nullptr) {
+        return start<Tile, Math, IgemmInputCopy<Tile, Element, kPointwise, true>>();
+      }
+    }
+    start<Tile, Math, IgemmInputCopy<Tile, Element, kPointwise, false>>();
+  }
+
+  template <class Tile, class Math>
+  void start_tile() const {
+    if (choice.addressing == IgemmAddressing::kPointwise) {
+      start_copying<Tile, Math, true>();
+    } else {
+      start_copying<Tile, Math, false>();
+    }
+  }
+
+  // T: what the tensor cores multiply, the element type or Tf32.
+  template <typename T>
+  void on_tensor_cores() const {
+    if (choice.addressing == IgemmAddressing::kGather) {
+      using Input = IgemmInputGather<GatherTile, Element>;
+      return start<GatherTile, TensorCores<T, GatherTile>, Input>();
+    }
+    switch (choice.tile) {
+      case IgemmTileKind::k128x128:
+        return start_tile<Tile128x128, TensorCores<T, Tile128x128>>();
+      case IgemmTileKind::k128x64:
+        return start_tile<Tile128x64, TensorCores<T, Tile128x64>>();
+      case IgemmTileKind::k64x64:
+        return start_tile<Tile64x64, TensorCores<T, Tile64x64>>();
+    }
+  }
+
+  void on_float_units() const {
+    if (choice.addressing == IgemmAddressing::kGather) {
+      start<GatherTile, FloatUnits<GatherTile>, IgemmInputGather<GatherTile, Element>>();
+    } else {
+      start_copying<Tile128x64, FloatUnits<Tile128x64>, false>();
+    }
+  }
+};
+
+}  // namespace rnk::cuda

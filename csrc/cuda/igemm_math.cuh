@@ -1,0 +1,145 @@
+// What a block does with a chunk in shared memory, on tensor cores or on fp32 units. Both keep
+// fragments of one step of depth while the next ones load, and leave fp32 sums.
+#pragma once
+
+#include "igemm_tile.cuh"
+#include "mma.cuh"
+
+namespace rnk::cuda {
+
+// A warp computes kWarpM x kWarpN outputs by mma of 16 x 8, 32 bytes of depth a step.
+template <typename T, class Tile>
+class TensorCores {
+ public:
+  static constexpr int kSteps = kChunkBytes / 32;
+  static constexpr int kTilesM = Tile::kWarpM / 16, kTilesN = Tile::kWarpN / 8;
+
+  struct Fragments {
+    uint32_t a[kTilesM][4], b[kTilesN / 2][4];
+  };
+  float sums[kTilesM][kTilesN][4] = {};
+
+  __device__ explicit TensorCores(uint32_t thread) {
+    const uint32_t lane = thread % 32, warp = thread / 32;
+    warp_m_ = warp / Tile::kWarpsN * Tile::kWarpM;
+    warp_n_ = warp % Tile::kWarpsN * Tile::kWarpN;
+    a_ = piece_offset(warp_m_ + lane % 16, lane / 16);
+    b_ = Tile::kFilterOffset + piece_offset(warp_n_ + lane / 16 * 8 + lane % 8, lane / 8 % 2);
+  }
+
+  // Pieces 2 * step and 2 * step + 1 of the chunk at `stage`, which is aligned to 128 bytes: the
+  // step's bits are those of the swizzled piece.
+  __device__ void load(Fragments& f, uint32_t stage, uint32_t step) const {
+    const uint32_t flip = step * 2 * kPieceBytes;
+#pragma unroll
+    for (int i = 0; i < kTilesM; ++i) {
+      load_matrices(f.a[i], (stage + a_ ^ flip) + i * 16 * kChunkBytes);
+    }
+#pragma unroll
+    for (int j = 0; j < kTilesN / 2; ++j) {
+      load_matrices(f.b[j], (stage + b_ ^ flip) + j * 16 * kChunkBytes);
+    }
+  }
+
+  __device__ void multiply(Fragments& f) {
+    if constexpr (std::is_same_v<T, Tf32>) {
+#pragma unroll
+      for (auto& matrix : f.a) {
+        for (uint32_t& bits : matrix) bits = round_to_tf32(bits);
+      }
+#pragma unroll
+      for (auto& matrix : f.b) {
+        for (uint32_t& bits : matrix) bits = round_to_tf32(bits);
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < kTilesM; ++i) {
+#pragma unroll
+      for (int j = 0; j < kTilesN; ++j) {
+        multiply_add<T>(sums[i][j], f.a[i],
+                        *reinterpret_cast<uint32_t (*)[2]>(&f.b[j / 2][j % 2 * 2]));
+      }
+    }
+  }
+
+  // staged [kM][kStagedPitch] = the block's sums.
+  __device__ void store(float* staged) const {
+    const uint32_t lane = threadIdx.x % 32;
+#pragma unroll
+    for (int i = 0; i < kTilesM; ++i) {
+#pragma unroll
+      for (int j = 0; j < kTilesN; ++j) {
+        const int column = staged_column(warp_n_ + j * 8 + lane % 4 * 2);
+        float* at = staged + (warp_m_ + i * 16 + lane / 4) * Tile::kStagedPitch + column;
+        *reinterpret_cast<float2*>(at) = {sums[i][j][0], sums[i][j][1]};
+        *reinterpret_cast<float2*>(at + 8 * Tile::kStagedPitch) = {sums[i][j][2], sums[i][j][3]};
+      }
+    }
+  }
+
+ private:
+  uint32_t warp_m_, warp_n_, a_, b_;
+};
+
+// A thread computes 8 x 8 outputs, every 16th row and every 8th column, one piece of depth (4
+// words) a step. For tiles of 128 x 64.
+template <class Tile>
+class FloatUnits {
+ public:
+  static constexpr int kSteps = kPieces;
+
+  struct Fragments {
+    float4 a[8], b[8];
+  };
+  float sums[8][8] = {};
+
+  __device__ explicit FloatUnits(uint32_t thread) : row_(thread / 8), column_(thread % 8) {}
+
+  __device__ void load(Fragments& f, uint32_t stage, uint32_t step) const {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      f.a[i] = load_piece(stage + piece_offset(row_ + 16 * i, step));
+      f.b[i] = load_piece(stage + Tile::kFilterOffset + piece_offset(column_ + 8 * i, step));
+    }
+  }
+
+  __device__ void multiply(const Fragments& f) {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+#pragma unroll
+      for (int j = 0; j < 8; ++j) {
+        float& sum = sums[i][j];
+        sum = fmaf(f.a[i].x, f.b[j].x, sum);
+        sum = fmaf(f.a[i].y, f.b[j].y, sum);
+        sum = fmaf(f.a[i].z, f.b[j].z, sum);
+        sum = fmaf(f.a[i].w, f.b[j].w, sum);
+      }
+    }
+  }
+
+  __device__ void store(float* staged) const {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+#pragma unroll
+      for (int j = 0; j < 8; ++j) {
+        staged[(row_ + 16 * i) * Tile::kStagedPitch + staged_column(column_ + 8 * j)] = sums[i][j];
+      }
+    }
+  }
+
+ private:
+  static_assert(Tile::kM == 128 && Tile::kN == 64 && Tile::kThreads == 128);
+
+  __device__ static float4 load_piece(uint32_t address) {
+    float4 piece;
+    asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
+                 : "=f"(piece.x), "=f"(piece.y), "=f"(piece.z), "=f"(piece.w)
+                 : "r"(address)
+                 : "memory");
+    return piece;
+  }
+
+  uint32_t row_, column_;
+};
+
+}  // namespace rnk::cuda

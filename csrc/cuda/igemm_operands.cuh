@@ -1,0 +1,212 @@
+// Copies of the operands' chunks into shared memory. Thread t brings piece t % 8 of the rows t / 8,
+// t / 8 + kRowStep, ...
+#pragma once
+
+#include "async_copy.cuh"
+#include "igemm_params.h"
+#include "igemm_prologue.cuh"
+#include "igemm_tile.cuh"
+
+namespace rnk::cuda {
+
+// The rows of the output grid that a thread copies: where their filter windows start in the input,
+// and which taps fall inside the image: bit r for the filter's row r, bit 16 + s for its column s.
+template <class Tile, typename Element, bool kPointwise>
+struct IgemmRows {
+  const Element* window[Tile::kRowsM];
+  uint32_t inside[Tile::kRowsM];
+
+  __device__ IgemmRows(const Igemm& p, int first_row, int first_channel) {
+    const IgemmInput& in = p.in;
+    const auto* data = static_cast<const Element*>(in.data) + first_channel;
+#pragma unroll
+    for (int i = 0; i < Tile::kRowsM; ++i) {
+      const int m = first_row + static_cast<int>(threadIdx.x) / kPieces + i * Tile::kRowStep;
+      const bool exists = m < p.rows;
+      if constexpr (kPointwise) {
+        window[i] = data + static_cast<int64_t>(exists ? m : 0) * in.pixel_pitch;
+        inside[i] = exists ? 1u | 1u << 16 : 0u;
+        continue;
+      }
+      uint32_t pixel, column;
+      const uint32_t image = p.by_image.divide(static_cast<uint32_t>(exists ? m : 0), pixel);
+      const uint32_t row = p.by_width.divide(pixel, column);
+      const int y = static_cast<int>(row) * in.stride_h - in.padding_h;
+      const int x = static_cast<int>(column) * in.stride_w - in.padding_w;
+      window[i] =
+          data + image * in.image_pitch + (static_cast<int64_t>(y) * in.w + x) * in.pixel_pitch;
+      inside[i] = exists ? taps(y, in.step_h, in.taps_h, in.h) | taps(x, in.step_w, in.taps_w, in.w)
+                                                                     << 16
+                         : 0u;
+    }
+  }
+
+ private:
+  // Bit t: at + t * step is in [0, size).
+  __device__ static uint32_t taps(int at, int step, int count, int size) {
+    uint32_t bits = 0;
+    for (int t = 0; t < count; ++t, at += step) bits |= (at >= 0 && at < size ? 1u : 0u) << t;
+    return bits;
+  }
+};
+
+// Where depth index k points: the distance from a window's start, and the bits that rows need for
+// it. No row has all bits.
+struct Tap {
+  int distance;
+  uint32_t needs;
+  int channel;
+
+  template <bool kPointwise>
+  __device__ static Tap at(const Igemm& p, uint32_t k) {
+    constexpr uint32_t kNone = ~0u;
+    const bool exists = k < static_cast<uint32_t>(p.depth);
+    if constexpr (kPointwise) {
+      return {static_cast<int>(k), exists ? 1u : kNone, static_cast<int>(k)};
+    }
+    uint32_t channel, s;
+    const uint32_t tap = p.in.by_channels.divide(k, channel);
+    const uint32_t r = p.in.by_taps_w.divide(tap, s);
+    const int pixels =
+        static_cast<int>(r) * p.in.step_h * p.in.w + static_cast<int>(s) * p.in.step_w;
+    return {pixels * p.in.pixel_pitch + static_cast<int>(channel),
+            exists ? 1u << r | 1u << (16 + s) : kNone, static_cast<int>(channel)};
+  }
+};
+
+// Channels in whole pieces: by cp.async. kPointwise: 1 x 1, stride 1, no padding, where the input's
+// pixels are the rows of a matrix.
+template <class Tile, typename Element, bool kPointwise, bool kPrologue>
+class IgemmInputCopy {
+ public:
+  static constexpr int kElements = kPieceBytes / sizeof(Element);
+
+  __device__ IgemmInputCopy(const Igemm& p, int first_row, int first_channel)
+      : rows_(p, first_row, first_channel),
+        first_channel_(first_channel),
+        to_(piece_offset(threadIdx.x / kPieces, threadIdx.x % kPieces)),
+        k_(threadIdx.x % kPieces * kElements) {}
+
+  // Starts copying the next chunk to `stage`.
+  __device__ void start(const Igemm& p, uint32_t stage) {
+    const Tap tap = Tap::at<kPointwise>(p, k_);
+    uint32_t copied = 0;
+#pragma unroll
+    for (int i = 0; i < Tile::kRowsM; ++i) {
+      const bool valid = (rows_.inside[i] & tap.needs) == tap.needs;
+      copy_async_16(stage + to_ + i * Tile::kRowStep * kChunkBytes, rows_.window[i] + tap.distance,
+                    valid);
+      copied |= (valid ? 1u : 0u) << i;
+    }
+    if constexpr (kPrologue) copied_ = copied_ << Tile::kRowsM | copied;
+    k_ += kPieces * kElements;
+  }
+
+  // Applies the prologue to this thread's pieces of the chunk that `start` was given kAhead calls
+  // ago; they have landed.
+  template <int kAhead>
+  __device__ void finish(const Igemm& p, unsigned char* stage) {
+    static_assert((kAhead + 1) * Tile::kRowsM <= 32);
+    if constexpr (kPrologue) {
+      const uint32_t k = k_ - (kAhead + 1) * kPieces * kElements;
+      const Tap tap = Tap::at<kPointwise>(p, k);
+      const int channel = tap.needs == ~0u ? 0 : tap.channel;
+      const PiecePrologue<Element> prologue(p.in, first_channel_ + channel);
+#pragma unroll
+      for (int i = 0; i < Tile::kRowsM; ++i) {
+        prologue.apply(p.in, stage + to_ + i * Tile::kRowStep * kChunkBytes,
+                       copied_ >> (kAhead * Tile::kRowsM + i) & 1);
+      }
+    }
+  }
+
+ private:
+  IgemmRows<Tile, Element, kPointwise> rows_;
+  int first_channel_;
+  uint32_t to_, k_;
+  uint32_t copied_ = 0;  // the newest chunk's rows in the lowest bits
+};
+
+// Any number of channels: each element on its own, through registers; the prologue on the way.
+template <class Tile, typename Element>
+class IgemmInputGather {
+ public:
+  static constexpr int kElements = kPieceBytes / sizeof(Element);
+
+  __device__ IgemmInputGather(const Igemm& p, int first_row, int first_channel)
+      : rows_(p, first_row, first_channel),
+        first_channel_(first_channel),
+        to_(piece_offset(threadIdx.x / kPieces, threadIdx.x % kPieces)),
+        k_(threadIdx.x % kPieces * kElements) {}
+
+  // Reads the next chunk's elements.
+  __device__ void start(const Igemm& p, uint32_t /*stage*/) {
+#pragma unroll
+    for (int e = 0; e < kElements; ++e) {
+      const Tap tap = Tap::at<false>(p, k_ + e);
+#pragma unroll
+      for (int i = 0; i < Tile::kRowsM; ++i) {
+        const bool valid = (rows_.inside[i] & tap.needs) == tap.needs;
+        Element value = from_compute<Element>(0.0f);
+        if (valid) value = rows_.window[i][tap.distance];
+        if (valid && p.in.scale != nullptr) value = prologue(p.in, value, tap.channel);
+        reinterpret_cast<Element*>(&pieces_[i])[e] = value;
+      }
+    }
+    k_ += kPieces * kElements;
+  }
+
+  template <int kAhead>
+  __device__ void finish(const Igemm& /*p*/, unsigned char* stage) const {
+    static_assert(kAhead == 0);
+#pragma unroll
+    for (int i = 0; i < Tile::kRowsM; ++i) {
+      *reinterpret_cast<int4*>(stage + to_ + i * Tile::kRowStep * kChunkBytes) = pieces_[i];
+    }
+  }
+
+ private:
+  __device__ Element prologue(const IgemmInput& in, Element value, int channel) const {
+    channel += first_channel_;
+    const float t = in.scale[channel] * static_cast<float>(to_compute(value)) + in.bias[channel];
+    return from_compute<Element>(apply_act(t, in.act, in.slope));
+  }
+
+  IgemmRows<Tile, Element, false> rows_;
+  int first_channel_;
+  uint32_t to_, k_;
+  int4 pieces_[Tile::kRowsM];
+};
+
+// The filter's rows, which end in zeros where the depth is not a whole number of pieces.
+template <class Tile, typename Element>
+class IgemmFilterCopy {
+ public:
+  static constexpr int kElements = kPieceBytes / sizeof(Element);
+
+  // first_row: of the filter; rows: how many of them the group has from there on.
+  __device__ IgemmFilterCopy(const Igemm& p, int64_t first_row, int rows)
+      : to_(Tile::kFilterOffset + piece_offset(threadIdx.x / kPieces, threadIdx.x % kPieces)),
+        k_(threadIdx.x % kPieces * kElements),
+        rows_(rows - static_cast<int>(threadIdx.x) / kPieces),
+        from_(static_cast<const Element*>(p.filter.data) +
+              (first_row + threadIdx.x / kPieces) * p.filter.pitch) {}
+
+  __device__ void start(const Igemm& p, uint32_t stage) {
+    const bool inside = k_ < p.depth;
+#pragma unroll
+    for (int i = 0; i < Tile::kRowsN; ++i) {
+      copy_async_16(stage + to_ + i * Tile::kRowStep * kChunkBytes,
+                    from_ + i * Tile::kRowStep * p.filter.pitch + k_,
+                    inside && i * Tile::kRowStep < rows_);
+    }
+    k_ += kPieces * kElements;
+  }
+
+ private:
+  uint32_t to_;
+  int k_, rows_;
+  const Element* from_;
+};
+
+}  // namespace rnk::cuda

@@ -1,0 +1,66 @@
+// Host side of the implicit GEMM: the device and the tile.
+#include <algorithm>
+
+#include "igemm_problem.h"
+
+namespace rnk::cuda {
+namespace {
+
+int device_attribute(cudaDeviceAttr attribute) {
+  int device = 0, value = 0;
+  if (cudaGetDevice(&device) != cudaSuccess) return 0;
+  return cudaDeviceGetAttribute(&value, attribute, device) == cudaSuccess ? value : 0;
+}
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+}  // namespace
+
+bool igemm_serves_shape(const ConvShape& s, DType dtype) {
+  constexpr int64_t kMaxTaps = 15;
+  if (dtype == DType::kFloat64 || !device_has_igemm()) return false;
+  if (s.n * s.h * s.w * s.c == 0 || s.n * s.p * s.q * s.k == 0 || s.r * s.s == 0) return false;
+  const int64_t most_rows = s.n * std::max(s.p * s.q, s.h * s.w);
+  const int64_t most_channels = std::max(s.c, s.k);
+  const int64_t reach_h = s.p * s.stride_h + s.padding_h + s.r * s.dilation_h;
+  const int64_t reach_w = s.q * s.stride_w + s.padding_w + s.s * s.dilation_w;
+  return s.r <= kMaxTaps && s.s <= kMaxTaps && s.groups < 65536 && fits_index(most_rows) &&
+         fits_index(s.r * s.s * most_channels) &&
+         fits_index((most_rows / 64 + 1) * (most_channels / 64 + 1)) && fits_index(reach_h) &&
+         fits_index(reach_w) && fits_index(std::max(s.h * s.w * s.c, s.p * s.q * s.k)) &&
+         fits_index((s.r * s.dilation_h * std::max(s.w, s.q) + s.s * s.dilation_w) * most_channels);
+}
+
+bool device_has_igemm() { return device_attribute(cudaDevAttrComputeCapabilityMajor) >= 8; }
+
+int device_multiprocessors() {
+  const int count = device_attribute(cudaDevAttrMultiProcessorCount);
+  return count > 0 ? count : 1;
+}
+
+// A model of the time: rounds of blocks over the multiprocessors, times a block's work. Of equal
+// ones the larger tile, which loads fewer bytes per output.
+IgemmTileKind choose_tile(int64_t rows, int64_t columns, int64_t groups, int multiprocessors) {
+  struct Option {
+    IgemmTileKind kind;
+    int64_t rows, columns, cost;
+  };
+  // cost: of an output, in percent. A chunk of the 64 x 64 tile brings 128 rows for 4,096 outputs,
+  // half as many outputs a byte as 128 x 128, and its warps load a fragment for 2 to 4 mma instead
+  // of 4 to 8: counted as 1.3. 128 x 64 has the large tile's fragments and 3/4 of its outputs a
+  // byte.
+  constexpr Option kOptions[] = {{IgemmTileKind::k128x128, 128, 128, 100},
+                                 {IgemmTileKind::k128x64, 128, 64, 110},
+                                 {IgemmTileKind::k64x64, 64, 64, 130}};
+  IgemmTileKind best = IgemmTileKind::k128x128;
+  int64_t best_time = INT64_MAX;
+  for (const Option& option : kOptions) {
+    const int64_t blocks = ceil_div(rows, option.rows) * ceil_div(columns, option.columns) * groups;
+    const int64_t rounds = ceil_div(blocks, multiprocessors);
+    const int64_t time = rounds * option.rows * option.columns * option.cost;
+    if (time < best_time) best = option.kind, best_time = time;
+  }
+  return best;
+}
+
+}  // namespace rnk::cuda

@@ -1,0 +1,51 @@
+// Host side of the implicit GEMM, shared by the directions: which problems fit, and the device.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "../common/conv_params.h"
+#include "igemm_launch.h"
+
+namespace rnk::cuda {
+
+// What the kernels hold in 32 bits must stay below this, with room for a tile's or chunk's end.
+constexpr int64_t kIndexLimit = int64_t{1} << 30;
+
+inline bool fits_index(int64_t value) { return value >= 0 && value < kIndexLimit; }
+
+inline bool aligned_16(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
+
+// Elements of a 16-byte piece: 8 halves or 4 words.
+inline int64_t piece_elements(DType dtype) { return dtype == DType::kFloat32 ? 4 : 8; }
+
+inline int64_t round_up(int64_t value, int64_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+// Fewer columns than this in a group leave a tile of 64 mostly empty.
+constexpr int64_t kMinGroupColumns = 16;
+// Parts of a workspace start at multiples of this.
+constexpr int64_t kWorkspaceAlignment = 256;
+
+// Type, device and sizes that the kernels can take in any direction; false where there is nothing
+// to compute.
+bool igemm_serves_shape(const ConvShape& shape, DType dtype);
+
+// The current device has mma.m16n8k16 and cp.async.
+bool device_has_igemm();
+int device_multiprocessors();
+
+// Picks a direction's launcher by operand type; tf32: fp32 operands may be rounded.
+template <typename Launcher>
+struct IgemmLaunchers {
+  Launcher *f16, *bf16, *tf32, *f32;
+
+  Launcher* pick(DType dtype, bool round) const {
+    if (dtype == DType::kFloat32) return round ? tf32 : f32;
+    return dtype == DType::kFloat16 ? f16 : bf16;
+  }
+};
+
+}  // namespace rnk::cuda
