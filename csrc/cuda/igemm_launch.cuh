@@ -10,7 +10,7 @@ namespace rnk::cuda {
 // multiprocessor of sm_90, one to three one of sm_80, and one fits the 99 KiB of sm_86 to sm_120.
 using Tile128x128 = IgemmTile<128, 128, 64, 32, 3, 1>;
 using Tile128x64 = IgemmTile<128, 64, 64, 32, 3, 2>;
-using Tile64x64 = IgemmTile<64, 64, 32, 32, 3, 4>;
+using Tile64x64 = IgemmTile<64, 64, 32, 32, 3, 3>;
 // A gathered chunk waits in registers, one ahead.
 using GatherTile = IgemmTile<128, 64, 64, 32, 2, 2>;
 

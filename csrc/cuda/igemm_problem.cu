@@ -1,5 +1,7 @@
 // Host side of the implicit GEMM: the device and the tile.
 #include <algorithm>
+#include <cstdlib>
+#include <cstring>
 
 #include "igemm_problem.h"
 
@@ -29,6 +31,11 @@ bool igemm_serves_shape(const ConvShape& s, DType dtype) {
          fits_index((most_rows / 64 + 1) * (most_channels / 64 + 1)) && fits_index(reach_h) &&
          fits_index(reach_w) && fits_index(std::max(s.h * s.w * s.c, s.p * s.q * s.k)) &&
          fits_index((s.r * s.dilation_h * std::max(s.w, s.q) + s.s * s.dilation_w) * most_channels);
+}
+
+bool generic_is_forced() {
+  const char* choice = std::getenv("RNK_CUDA_CONV");
+  return choice != nullptr && std::strcmp(choice, "generic") == 0;
 }
 
 bool device_has_igemm() { return device_attribute(cudaDevAttrComputeCapabilityMajor) >= 8; }

@@ -33,6 +33,9 @@ constexpr int64_t kWorkspaceAlignment = 256;
 // to compute.
 bool igemm_serves_shape(const ConvShape& shape, DType dtype);
 
+// RNK_CUDA_CONV=generic sends every convolution to the generic kernels.
+bool generic_is_forced();
+
 // The current device has mma.m16n8k16 and cp.async.
 bool device_has_igemm();
 int device_multiprocessors();
