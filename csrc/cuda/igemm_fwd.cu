@@ -71,31 +71,6 @@ Plan plan_of(const ConvFwd& c) {
   return plan;
 }
 
-IgemmInput input_of(const ConvFwd& c, const Plan& plan) {
-  const ConvShape& s = c.shape;
-  const auto i32 = [](int64_t value) { return static_cast<int>(value); };
-  return {c.x,
-          s.h * s.w * s.c,
-          i32(s.c),
-          i32(s.h),
-          i32(s.w),
-          i32(s.stride_h),
-          i32(s.stride_w),
-          i32(s.padding_h),
-          i32(s.padding_w),
-          i32(s.dilation_h),
-          i32(s.dilation_w),
-          i32(s.r),
-          i32(s.s),
-          i32(plan.channels),
-          FastDiv(static_cast<uint32_t>(plan.channels)),
-          FastDiv(static_cast<uint32_t>(s.s)),
-          static_cast<const float*>(c.in.scale),
-          static_cast<const float*>(c.in.bias),
-          c.in.act,
-          static_cast<float>(c.in.slope)};
-}
-
 void pack(const ConvFwd& c, const Plan& plan, void* to, cudaStream_t stream) {
   const ConvShape& s = c.shape;
   pack_filter({c.w, to, s.groups, plan.columns, s.r, s.s, plan.channels, plan.pitch,
@@ -128,7 +103,7 @@ void igemm_fwd(const ConvFwd& c, cudaStream_t stream) {
       c.stats != nullptr ? reinterpret_cast<float*>(workspace + plan.packed_bytes) : nullptr;
 
   Igemm p{};
-  p.in = input_of(c, plan);
+  p.in = igemm_input(s, c.x, c.in);
   p.filter = {plan.packs ? workspace : c.w, plan.pitch};
   const IgemmOutput out{c.y,
                         c.residual,

@@ -5,6 +5,7 @@
 
 #include "igemm_outputs.h"
 #include "igemm_params.h"
+#include "igemm_wgrad_params.h"
 
 namespace rnk::cuda {
 
@@ -38,5 +39,15 @@ IgemmFwdLauncher igemm_fwd_f16, igemm_fwd_bf16, igemm_fwd_tf32, igemm_fwd_f32;
 using IgemmDgradLauncher = void(const Igemm& p, const IgemmGradient& out, IgemmChoice choice,
                                 int groups, cudaStream_t stream);
 IgemmDgradLauncher igemm_dgrad_f16, igemm_dgrad_bf16, igemm_dgrad_tf32, igemm_dgrad_f32;
+
+struct IgemmWgradChoice {
+  int tile_rows, tile_columns;
+  bool gathers;         // the input element by element, in tiles of 64 x 64 (fp32: 128 x 64)
+  bool rows_are_whole;  // dy in whole pieces; always so where the input is
+  int splits;
+};
+using IgemmWgradLauncher = void(const IgemmWgrad& p, const IgemmWgradChoice& choice, int groups,
+                                cudaStream_t stream);
+IgemmWgradLauncher igemm_wgrad_f16, igemm_wgrad_bf16, igemm_wgrad_tf32, igemm_wgrad_f32;
 
 }  // namespace rnk::cuda

@@ -149,7 +149,9 @@ class IgemmInputGather {
         const bool valid = (rows_.inside[i] & tap.needs) == tap.needs;
         Element value = from_compute<Element>(0.0f);
         if (valid) value = rows_.window[i][tap.distance];
-        if (valid && p.in.scale != nullptr) value = prologue(p.in, value, tap.channel);
+        if (valid && p.in.scale != nullptr) {
+          value = gathered_prologue(p.in, value, first_channel_ + tap.channel);
+        }
         reinterpret_cast<Element*>(&pieces_[i])[e] = value;
       }
     }
@@ -166,12 +168,6 @@ class IgemmInputGather {
   }
 
  private:
-  __device__ Element prologue(const IgemmInput& in, Element value, int channel) const {
-    channel += first_channel_;
-    const float t = in.scale[channel] * static_cast<float>(to_compute(value)) + in.bias[channel];
-    return from_compute<Element>(apply_act(t, in.act, in.slope));
-  }
-
   IgemmRows<Tile, Element, false> rows_;
   int first_channel_;
   uint32_t to_, k_;

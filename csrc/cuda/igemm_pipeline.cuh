@@ -1,5 +1,5 @@
-// The main loop of all implicit-GEMM kernels: copies run kStages - 1 chunks ahead of the arithmetic,
-// fragments one step ahead of it.
+// The main loop of all implicit-GEMM kernels: copies run kStages - 1 chunks ahead of the
+// arithmetic, fragments one step ahead of it.
 #pragma once
 
 #include "async_copy.cuh"
@@ -40,8 +40,7 @@ __device__ inline void run_pipeline(Math& math, int chunks, uint32_t base, Copy 
         finish(reading);
         __syncthreads();
       }
-      math.load(fragments[(step + 1) % 2], base + reading * kStageBytes,
-                (step + 1) % Math::kSteps);
+      math.load(fragments[(step + 1) % 2], base + reading * kStageBytes, (step + 1) % Math::kSteps);
       math.multiply(fragments[step % 2]);
     }
   }

@@ -33,6 +33,31 @@ bool igemm_serves_shape(const ConvShape& s, DType dtype) {
          fits_index((s.r * s.dilation_h * std::max(s.w, s.q) + s.s * s.dilation_w) * most_channels);
 }
 
+IgemmInput igemm_input(const ConvShape& s, const void* x, const Prologue& in) {
+  const int64_t channels = s.c / s.groups;
+  const auto i32 = [](int64_t value) { return static_cast<int>(value); };
+  return {x,
+          s.h * s.w * s.c,
+          i32(s.c),
+          i32(s.h),
+          i32(s.w),
+          i32(s.stride_h),
+          i32(s.stride_w),
+          i32(s.padding_h),
+          i32(s.padding_w),
+          i32(s.dilation_h),
+          i32(s.dilation_w),
+          i32(s.r),
+          i32(s.s),
+          i32(channels),
+          FastDiv(static_cast<uint32_t>(channels)),
+          FastDiv(static_cast<uint32_t>(s.s)),
+          static_cast<const float*>(in.scale),
+          static_cast<const float*>(in.bias),
+          in.act,
+          static_cast<float>(in.slope)};
+}
+
 bool generic_is_forced() {
   const char* choice = std::getenv("RNK_CUDA_CONV");
   return choice != nullptr && std::strcmp(choice, "generic") == 0;

@@ -5,7 +5,7 @@
 
 #include <cstdint>
 
-#include "../common/conv_params.h"
+#include "conv_params.h"
 #include "igemm_launch.h"
 
 namespace rnk::cuda {
@@ -32,6 +32,9 @@ constexpr int64_t kWorkspaceAlignment = 256;
 // Type, device and sizes that the kernels can take in any direction; false where there is nothing
 // to compute.
 bool igemm_serves_shape(const ConvShape& shape, DType dtype);
+
+// The input of a convolution x * w with its prologue.
+IgemmInput igemm_input(const ConvShape& shape, const void* x, const Prologue& in);
 
 // RNK_CUDA_CONV=generic sends every convolution to the generic kernels.
 bool generic_is_forced();

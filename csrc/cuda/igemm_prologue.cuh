@@ -49,4 +49,11 @@ struct PiecePrologue {
   }
 };
 
+// The same on one element.
+template <typename Element>
+__device__ inline Element gathered_prologue(const IgemmInput& in, Element value, int channel) {
+  const float t = in.scale[channel] * static_cast<float>(to_compute(value)) + in.bias[channel];
+  return from_compute<Element>(apply_act(t, in.act, in.slope));
+}
+
 }  // namespace rnk::cuda

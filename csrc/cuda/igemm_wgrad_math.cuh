@@ -69,7 +69,7 @@ class WgradTensorCores {
 #pragma unroll
       for (int j = 0; j < kTilesN; ++j) {
         multiply_add<T>(sums[i][j], f.a[i],
-                        *reinterpret_cast<uint32_t(*)[2]>(&f.b[j / 2][j % 2 * 2]));
+                        *reinterpret_cast<uint32_t (*)[2]>(&f.b[j / 2][j % 2 * 2]));
       }
     }
   }
@@ -97,9 +97,8 @@ class WgradTensorCores {
       a[2] = word(stage, pixel + 4, row);
       a[3] = word(stage, pixel + 4, row + 8);
     } else {
-      load_matrices_transposed(
-          a, stage + panel_offset<Tile>(pixel + lane_ / 16 * 8 + lane_ % 8,
-                                        row / 8 + lane_ / 8 % 2));
+      load_matrices_transposed(a, stage + panel_offset<Tile>(pixel + lane_ / 16 * 8 + lane_ % 8,
+                                                             row / 8 + lane_ / 8 % 2));
     }
   }
 

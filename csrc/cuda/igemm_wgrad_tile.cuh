@@ -1,6 +1,6 @@
-// The tiles of the filter gradient's GEMM. Both operands lie in memory depth first: a row is a pixel
-// and its columns are channels. A chunk is a few pixels; in shared memory it is kept as panels of
-// 128 bytes of columns, [panel][pixel][8 pieces].
+// The tiles of the filter gradient's GEMM. Both operands lie in memory depth first: a row is a
+// pixel and its columns are channels. A chunk is a few pixels; in shared memory it is kept as
+// panels of 128 bytes of columns, [panel][pixel][8 pieces].
 #pragma once
 
 #include "igemm_tile.cuh"
