@@ -1,13 +1,24 @@
+// Input gradient: the implicit GEMM where it serves, else the generic kernel.
 #include "conv_dgrad.h"
 #include "conv_generic_dgrad.h"
+#include "igemm_dgrad.h"
+#include "igemm_problem.h"
 
 namespace rnk::cuda {
+namespace {
+
+bool takes_igemm(const ConvDgrad& params) {
+  return !generic_is_forced() && igemm_dgrad_serves(params);
+}
+
+}  // namespace
 
 int64_t conv_dgrad_workspace(const ConvDgrad& params) {
-  return conv_generic_dgrad_workspace(params);
+  return takes_igemm(params) ? igemm_dgrad_workspace(params) : conv_generic_dgrad_workspace(params);
 }
 
 void conv_dgrad(const ConvDgrad& params, cudaStream_t stream) {
+  if (takes_igemm(params)) return igemm_dgrad(params, stream);
   conv_generic_dgrad(params, stream);
 }
 
