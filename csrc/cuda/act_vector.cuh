@@ -2,7 +2,6 @@
 #pragma once
 
 #include "act.cuh"
-#include "act_grad.cuh"
 
 namespace rnk::cuda {
 
@@ -32,7 +31,7 @@ __device__ inline void apply_act_grad_all(float (&dz)[kCount], const float (&t)[
                                           float slope) {
   const auto each = [&](Act known) {
 #pragma unroll
-    for (int i = 0; i < kCount; ++i) dz[i] = apply_act_grad(dz[i], t[i], known, slope);
+    for (int i = 0; i < kCount; ++i) dz[i] = act_grad(dz[i], t[i], known, slope);
   };
   switch (act) {
     case Act::kIdentity:

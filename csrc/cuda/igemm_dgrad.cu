@@ -43,7 +43,7 @@ struct Phase {
 
 bool pieces_of_channels(const ConvDgrad& c) {
   const int64_t piece = piece_elements(c.dtype);
-  return c.shape.k % piece == 0 && c.shape.k / c.shape.groups % piece == 0 && aligned_16(c.dy);
+  return c.shape.k % piece == 0 && c.shape.k / c.shape.groups % piece == 0 && is_aligned(c.dy);
 }
 
 Phase phase_of(const ConvDgrad& c, int64_t remainder_h, int64_t remainder_w) {
@@ -64,10 +64,9 @@ Phase phase_of(const ConvDgrad& c, int64_t remainder_h, int64_t remainder_w) {
   } else {
     phase.choice.addressing = IgemmAddressing::kConvolution;
   }
-  phase.choice.tile =
-      float_units || phase.choice.addressing == IgemmAddressing::kGather
-          ? IgemmTileKind::k128x64
-          : choose_tile(phase.rows, s.c / s.groups, s.groups, device_multiprocessors());
+  phase.choice.tile = float_units || phase.choice.addressing == IgemmAddressing::kGather
+                          ? IgemmTileKind::k128x64
+                          : choose_tile(phase.rows, s.c / s.groups, s.groups, multiprocessors());
   phase.row_tiles = (phase.rows + phase.choice.tile_rows() - 1) / phase.choice.tile_rows();
   return phase;
 }

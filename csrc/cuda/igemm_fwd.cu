@@ -16,8 +16,8 @@ struct Plan {
 
 bool pieces_of_channels(const ConvFwd& c) {
   const int64_t piece = piece_elements(c.dtype);
-  return c.shape.c % piece == 0 && c.shape.c / c.shape.groups % piece == 0 && aligned_16(c.x) &&
-         aligned_16(c.in.scale) && aligned_16(c.in.bias);
+  return c.shape.c % piece == 0 && c.shape.c / c.shape.groups % piece == 0 && is_aligned(c.x) &&
+         is_aligned(c.in.scale) && is_aligned(c.in.bias);
 }
 
 bool is_pointwise(const ConvShape& s) {
@@ -40,7 +40,7 @@ bool filter_is_packed(const ConvFwd& c) {
   };
   return dense(channels, c.w_strides.c, 1) && dense(s.s, c.w_strides.s, channels) &&
          dense(s.r, c.w_strides.r, channels * s.s) &&
-         dense(s.k, c.w_strides.k, channels * s.s * s.r) && aligned_16(c.w) &&
+         dense(s.k, c.w_strides.k, channels * s.s * s.r) && is_aligned(c.w) &&
          channels % piece_elements(c.dtype) == 0;
 }
 
@@ -55,9 +55,8 @@ Plan plan_of(const ConvFwd& c) {
   plan.choice.addressing = addressing_of(c);
   const bool one_tile =
       plan.choice.addressing == IgemmAddressing::kGather || (c.dtype == DType::kFloat32 && !c.tf32);
-  plan.choice.tile = one_tile
-                         ? IgemmTileKind::k128x64
-                         : choose_tile(plan.rows, plan.columns, s.groups, device_multiprocessors());
+  plan.choice.tile = one_tile ? IgemmTileKind::k128x64
+                              : choose_tile(plan.rows, plan.columns, s.groups, multiprocessors());
   plan.packs = !filter_is_packed(c);
   const int64_t element = c.dtype == DType::kFloat32 ? 4 : 2;
   if (plan.packs) {

@@ -14,8 +14,6 @@ int device_attribute(cudaDeviceAttr attribute) {
   return cudaDeviceGetAttribute(&value, attribute, device) == cudaSuccess ? value : 0;
 }
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 }  // namespace
 
 bool igemm_serves_shape(const ConvShape& s, DType dtype) {
@@ -64,11 +62,6 @@ bool generic_is_forced() {
 }
 
 bool device_has_igemm() { return device_attribute(cudaDevAttrComputeCapabilityMajor) >= 8; }
-
-int device_multiprocessors() {
-  const int count = device_attribute(cudaDevAttrMultiProcessorCount);
-  return count > 0 ? count : 1;
-}
 
 // A model of the time: rounds of blocks over the multiprocessors, times a block's work. Of equal
 // ones the larger tile, which loads fewer bytes per output.

@@ -7,6 +7,7 @@
 
 #include "conv_params.h"
 #include "igemm_launch.h"
+#include "launch.h"
 
 namespace rnk::cuda {
 
@@ -14,8 +15,6 @@ namespace rnk::cuda {
 constexpr int64_t kIndexLimit = int64_t{1} << 30;
 
 inline bool fits_index(int64_t value) { return value >= 0 && value < kIndexLimit; }
-
-inline bool aligned_16(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
 
 // Elements of a 16-byte piece: 8 halves or 4 words.
 inline int64_t piece_elements(DType dtype) { return dtype == DType::kFloat32 ? 4 : 8; }
@@ -41,7 +40,6 @@ bool generic_is_forced();
 
 // The current device has mma.m16n8k16 and cp.async.
 bool device_has_igemm();
-int device_multiprocessors();
 
 // Picks a direction's launcher by operand type; tf32: fp32 operands may be rounded.
 template <typename Launcher>

@@ -14,17 +14,15 @@ namespace {
 constexpr int64_t kBlocksPerSm = 2, kLeastChunks = 16;
 constexpr int64_t kMaxSplits = 1024;
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 bool input_is_whole(const ConvWgrad& c) {
   const int64_t piece = piece_elements(c.dtype);
-  return c.shape.c % piece == 0 && c.shape.c / c.shape.groups % piece == 0 && aligned_16(c.x) &&
-         aligned_16(c.in.scale) && aligned_16(c.in.bias);
+  return c.shape.c % piece == 0 && c.shape.c / c.shape.groups % piece == 0 && is_aligned(c.x) &&
+         is_aligned(c.in.scale) && is_aligned(c.in.bias);
 }
 
 bool rows_are_whole(const ConvWgrad& c) {
   const int64_t piece = piece_elements(c.dtype);
-  return c.shape.k % piece == 0 && c.shape.k / c.shape.groups % piece == 0 && aligned_16(c.dy);
+  return c.shape.k % piece == 0 && c.shape.k / c.shape.groups % piece == 0 && is_aligned(c.dy);
 }
 
 bool on_float_units(const ConvWgrad& c) { return c.dtype == DType::kFloat32 && !c.tf32; }
@@ -42,7 +40,7 @@ int64_t tiles_of(const ConvShape& s, int64_t rows, int64_t columns) {
 int64_t split_chunks(const ConvWgrad& c, const IgemmWgradChoice& choice) {
   const ConvShape& s = c.shape;
   const int64_t chunks = ceil_div(s.n * s.p * s.q, chunk_pixels(c));
-  const int64_t wanted = ceil_div(kBlocksPerSm * device_multiprocessors(),
+  const int64_t wanted = ceil_div(kBlocksPerSm * multiprocessors(),
                                   tiles_of(s, choice.tile_rows, choice.tile_columns));
   const int64_t splits =
       std::clamp<int64_t>(std::min(wanted, chunks / kLeastChunks), 1, kMaxSplits);
