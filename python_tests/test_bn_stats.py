@@ -6,6 +6,8 @@ import pytest
 import torch
 from bn_cases import CASES, FORMATS, OPS, SIZES, Draw, assert_deterministic, case_id, check, rows_of
 
+pytestmark = pytest.mark.usefixtures("each_backend")
+
 
 @pytest.mark.parametrize("case", CASES, ids=case_id)
 def test_definition(case, rng, repro):

@@ -15,6 +15,7 @@ struct BnStatsParams {
   int64_t channels;
   int64_t inner;
   DType dtype;
+  void* workspace;  // bn_stats_workspace() bytes, aligned to 16, or null where that is 0
 };
 
 }  // namespace rnk

@@ -6,6 +6,8 @@
 
 namespace rnk::cpu {
 
+inline int64_t bn_stats_workspace(const BnStatsParams&) { return 0; }
+
 void bn_stats(const BnStatsParams& params, ParallelFor parallel_for);
 
 }  // namespace rnk::cpu

@@ -6,6 +6,7 @@
 
 #include "act.cuh"
 #include "bn_act_fwd.h"
+#include "launch.h"
 #include "vec.cuh"
 
 namespace rnk::cuda {
@@ -89,16 +90,6 @@ __global__ void __launch_bounds__(kThreads) bn_act_fwd_any(const BnActFwdParams 
   }
 }
 
-bool is_aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
-
-int multiprocessors() {
-  int device = 0, count = 1;
-  if (cudaGetDevice(&device) == cudaSuccess) {
-    cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device);
-  }
-  return count;
-}
-
 template <typename Element>
 void launch(const BnActFwdParams& p, cudaStream_t stream) {
   const int64_t total = p.outer * p.channels * p.inner;
@@ -119,16 +110,7 @@ void launch(const BnActFwdParams& p, cudaStream_t stream) {
 
 void bn_act_fwd(const BnActFwdParams& params, cudaStream_t stream) {
   if (params.outer * params.channels * params.inner == 0) return;
-  switch (params.dtype) {
-    case DType::kFloat32:
-      return launch<float>(params, stream);
-    case DType::kFloat64:
-      return launch<double>(params, stream);
-    case DType::kFloat16:
-      return launch<__half>(params, stream);
-    case DType::kBFloat16:
-      return launch<__nv_bfloat16>(params, stream);
-  }
+  with_element(params.dtype, [&](auto element) { launch<decltype(element)>(params, stream); });
 }
 
 }  // namespace rnk::cuda

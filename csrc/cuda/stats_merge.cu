@@ -1,100 +1,122 @@
-// stats_merge: a block merges the rows of 32 channels; each of its warps takes every kWarps-th row
-// in order, then the first warp merges the warps' results in order.
+// stats_merge: statistics or sums of parts -> those of all, level by level. A block merges up to
+// kFan parts of kColumns columns: its lanes take every kLanes-th part, then merge as a tree. Sums
+// run in fp64, whose cost is small next to what was read to get the parts.
+#include "launch.h"
+#include "moments.cuh"
 #include "stats_merge.h"
 
 namespace rnk::cuda {
 namespace {
 
-constexpr int kLanes = 32, kWarps = 8;
+constexpr int kColumns = 32, kLanes = 8;
+constexpr int kFan = 256;  // 32 parts a lane: enough to hide the latency of a level's launch
 
-// Statistics of two disjoint sets, by Chan's formula around the mean of the first.
-template <typename T>
-struct Stats {
-  T count = 0, mean = 0, m2 = 0;
+// The total of one column of what merge_sums merges.
+struct Sum {
+  double value;
 
-  __device__ void merge(const Stats& other) {
-    const T total = count + other.count;
-    if (other.count == 0) return;
-    const T delta = other.mean - mean, share = other.count / total;
-    mean += delta * share;
-    m2 += other.m2 + delta * delta * count * share;
-    count = total;
+  template <typename T>
+  __device__ void add_row(const T* row, int64_t) {
+    value += row[0];
+  }
+  __device__ void merge(const Sum& other) { value += other.value; }
+  template <typename T>
+  __device__ void store(T* row, int64_t) const {
+    row[0] = static_cast<T>(value);
   }
 };
 
-template <typename T>
-__global__ void __launch_bounds__(kLanes* kWarps)
-    merge_stats_kernel(const T* partials, int64_t parts, int64_t channels, T* stats) {
-  __shared__ Stats<T> warps[kWarps][kLanes];
-  const int64_t channel = static_cast<int64_t>(blockIdx.x) * kLanes + threadIdx.x;
-  Stats<T> merged;
-  for (int64_t part = threadIdx.y; channel < channels && part < parts; part += kWarps) {
-    const T* row = partials + part * 3 * channels + channel;
-    Stats<T> next;
-    next.count = row[0];
-    next.mean = row[channels];
-    next.m2 = row[2 * channels];
-    merged.merge(next);
+struct Statistics {
+  double count;
+  Moments<double> moments;
+
+  template <typename T>
+  __device__ void add_row(const T* row, int64_t channels) {
+    merge({row[0], {row[channels], 0, row[2 * channels]}});
   }
-  warps[threadIdx.y][threadIdx.x] = merged;
-  __syncthreads();
-  if (threadIdx.y != 0 || channel >= channels) return;
-  for (int i = 1; i < kWarps; ++i) merged.merge(warps[i][threadIdx.x]);
-  stats[channel] = merged.count;
-  stats[channels + channel] = merged.mean;
-  stats[2 * channels + channel] = merged.m2;
+  // A set without elements changes nothing, whatever its mean says.
+  __device__ void merge(const Statistics& other) {
+    if (other.count == 0) return;
+    const double all = count + other.count, share = other.count / all;
+    moments.merge(other.moments, share, count * share);
+    count = all;
+  }
+  template <typename T>
+  __device__ void store(T* row, int64_t channels) const {
+    row[0] = static_cast<T>(count);
+    row[channels] = static_cast<T>(moments.mean);
+    row[2 * channels] = static_cast<T>(moments.m2);
+  }
+};
+
+// in [parts, stride], each part with `columns` columns -> out [ceil(parts / kFan), stride].
+template <typename T, typename Total>
+__global__ void __launch_bounds__(kColumns* kLanes)
+    merge_level(const T* in, int64_t parts, int64_t columns, int64_t stride, T* out) {
+  __shared__ Total lanes[kLanes][kColumns];
+  const int64_t column = static_cast<int64_t>(blockIdx.x) * kColumns + threadIdx.x;
+  const int64_t first = static_cast<int64_t>(blockIdx.y) * kFan;
+  const int64_t last = first + kFan < parts ? first + kFan : parts;
+  Total total{};
+  if (column < columns) {
+#pragma unroll 2
+    for (int64_t part = first + threadIdx.y; part < last; part += kLanes) {
+      total.add_row(in + part * stride + column, columns);
+    }
+  }
+  lanes[threadIdx.y][threadIdx.x] = total;
+  for (int half = kLanes / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (threadIdx.y < half) {
+      lanes[threadIdx.y][threadIdx.x].merge(lanes[threadIdx.y + half][threadIdx.x]);
+    }
+  }
+  if (threadIdx.y == 0 && column < columns) {
+    lanes[0][threadIdx.x].store(out + blockIdx.y * stride + column, columns);
+  }
 }
 
-// Columns are row by row all the values that are summed over parts.
-template <typename T>
-__global__ void __launch_bounds__(kLanes* kWarps)
-    merge_sums_kernel(const T* partials, int64_t parts, int64_t columns, T* sums) {
-  __shared__ T warps[kWarps][kLanes];
-  const int64_t column = static_cast<int64_t>(blockIdx.x) * kLanes + threadIdx.x;
-  T sum = 0;
-  for (int64_t part = threadIdx.y; column < columns && part < parts; part += kWarps) {
-    sum += partials[part * columns + column];
+template <typename T, typename Total>
+void merge_all(void* partials, int64_t parts, int64_t columns, int64_t stride, void* result,
+               cudaStream_t stream) {
+  T* in = static_cast<T*>(partials);
+  for (bool last = false; !last; parts = ceil_div(parts, kFan)) {
+    last = parts <= kFan;
+    T* out = last ? static_cast<T*>(result) : in + parts * stride;
+    const dim3 grid(static_cast<unsigned>(ceil_div(columns, kColumns)),
+                    static_cast<unsigned>(last ? 1 : ceil_div(parts, kFan)));
+    merge_level<T, Total>
+        <<<grid, dim3(kColumns, kLanes), 0, stream>>>(in, parts, columns, stride, out);
+    in = out;
   }
-  warps[threadIdx.y][threadIdx.x] = sum;
-  __syncthreads();
-  if (threadIdx.y != 0 || column >= columns) return;
-  for (int i = 1; i < kWarps; ++i) sum += warps[i][threadIdx.x];
-  sums[column] = sum;
 }
 
-unsigned blocks_for(int64_t columns) {
-  return static_cast<unsigned>((columns + kLanes - 1) / kLanes);
+template <typename Total>
+void merge_dtype(void* partials, int64_t parts, int64_t columns, int64_t stride, void* result,
+                 DType dtype, cudaStream_t stream) {
+  if (columns == 0) return;
+  if (dtype == DType::kFloat64) {
+    return merge_all<double, Total>(partials, parts, columns, stride, result, stream);
+  }
+  merge_all<float, Total>(partials, parts, columns, stride, result, stream);
 }
 
 }  // namespace
 
-int64_t merge_scratch_rows(int64_t /*parts*/) { return 0; }
+int64_t merge_scratch_rows(int64_t parts) {
+  int64_t rows = 0;
+  while (parts > kFan) rows += parts = ceil_div(parts, kFan);
+  return rows;
+}
 
 void merge_stats(void* partials, int64_t parts, int64_t channels, void* stats, DType dtype,
                  cudaStream_t stream) {
-  if (channels == 0) return;
-  const dim3 threads(kLanes, kWarps);
-  if (dtype == DType::kFloat64) {
-    merge_stats_kernel<<<blocks_for(channels), threads, 0, stream>>>(
-        static_cast<const double*>(partials), parts, channels, static_cast<double*>(stats));
-  } else {
-    merge_stats_kernel<<<blocks_for(channels), threads, 0, stream>>>(
-        static_cast<const float*>(partials), parts, channels, static_cast<float*>(stats));
-  }
+  merge_dtype<Statistics>(partials, parts, channels, 3 * channels, stats, dtype, stream);
 }
 
 void merge_sums(void* partials, int64_t parts, int64_t rows, int64_t channels, void* sums,
                 DType dtype, cudaStream_t stream) {
-  const int64_t columns = rows * channels;
-  if (columns == 0) return;
-  const dim3 threads(kLanes, kWarps);
-  if (dtype == DType::kFloat64) {
-    merge_sums_kernel<<<blocks_for(columns), threads, 0, stream>>>(
-        static_cast<const double*>(partials), parts, columns, static_cast<double*>(sums));
-  } else {
-    merge_sums_kernel<<<blocks_for(columns), threads, 0, stream>>>(
-        static_cast<const float*>(partials), parts, columns, static_cast<float*>(sums));
-  }
+  merge_dtype<Sum>(partials, parts, rows * channels, rows * channels, sums, dtype, stream);
 }
 
 }  // namespace rnk::cuda

@@ -1,5 +1,4 @@
-// Vectors of kVec = 8 neighbouring elements: 16-byte loads and stores, conversion to the compute
-// type.
+// Vectors of neighbouring elements: 16-byte loads and stores, conversion to the compute type.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -48,24 +47,33 @@ __device__ inline __nv_bfloat16 from_compute<__nv_bfloat16>(float v) {
   return __float2bfloat16_rn(v);
 }
 
-// kVec elements at p, which is aligned to min(16 bytes, kVec elements).
-template <typename Element>
-__device__ inline void load_vec(Compute<Element> (&out)[kVec], const Element* p) {
+// kCount elements at p, aligned to min(16 bytes, kCount elements); one element, or whole 16-byte
+// accesses. Only for memory that no thread of the launch writes.
+template <typename Element, int kCount>
+__device__ inline void load_vec(Compute<Element> (&out)[kCount], const Element* p) {
+  if constexpr (kCount == 1) {
+    out[0] = to_compute(__ldg(p));
+    return;
+  }
   constexpr int kPerAccess = 16 / sizeof(Element);
 #pragma unroll
-  for (int i = 0; i < kVec / kPerAccess; ++i) {
-    const int4 bits = reinterpret_cast<const int4*>(p)[i];
+  for (int i = 0; i < kCount / kPerAccess; ++i) {
+    const int4 bits = __ldg(reinterpret_cast<const int4*>(p) + i);
     const Element* elements = reinterpret_cast<const Element*>(&bits);
 #pragma unroll
     for (int j = 0; j < kPerAccess; ++j) out[i * kPerAccess + j] = to_compute(elements[j]);
   }
 }
 
-template <typename Element>
-__device__ inline void store_vec(Element* p, const Compute<Element> (&in)[kVec]) {
+template <typename Element, int kCount>
+__device__ inline void store_vec(Element* p, const Compute<Element> (&in)[kCount]) {
+  if constexpr (kCount == 1) {
+    *p = from_compute<Element>(in[0]);
+    return;
+  }
   constexpr int kPerAccess = 16 / sizeof(Element);
 #pragma unroll
-  for (int i = 0; i < kVec / kPerAccess; ++i) {
+  for (int i = 0; i < kCount / kPerAccess; ++i) {
     int4 bits;
     Element* elements = reinterpret_cast<Element*>(&bits);
 #pragma unroll

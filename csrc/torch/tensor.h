@@ -142,6 +142,12 @@ inline Tensor empty_on(const Tensor& like, std::vector<int64_t> sizes, ScalarTyp
   return torch::stable::empty({sizes.data(), sizes.size()}, type, std::nullopt, like.device());
 }
 
+// A workspace of that many bytes on the device of `like`; none where none are needed.
+inline OptionalTensor empty_bytes(const Tensor& like, int64_t bytes) {
+  if (bytes == 0) return std::nullopt;
+  return empty_on(like, {bytes}, ScalarType::Byte);
+}
+
 // Uninitialised [N, C, H, W] in the memory layout of `like`.
 inline Tensor empty_activation(const Tensor& like, std::vector<int64_t> sizes, ScalarType type) {
   using torch::headeronly::MemoryFormat;
