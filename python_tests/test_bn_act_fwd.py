@@ -124,8 +124,9 @@ def test_smooth_activations_to_a_few_eps(act, dtype):
     cdf = torch.special.erfc(-t * 0.5**0.5) / 2 if act == GELU else torch.sigmoid(t)
     want = t * cdf
     error = (z - want).abs() / (want.abs() * torch.finfo(dtype).eps + 1e-300)
-    # In fp64 the argument of erfc carries its rounding into the exponent, times t^2.
-    limit = 5.0 if dtype == torch.float32 else 2 + t.square()
+    # In fp64 the argument of erfc carries its rounding into the exponent, times t^2; CUDA's erfc is
+    # off by up to 2.5 eps near zero, libm's by half of one.
+    limit = 5.0 if dtype == torch.float32 else 3 + t.square()
     assert (error < limit).all()
 
 
