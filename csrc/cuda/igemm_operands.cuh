@@ -112,11 +112,9 @@ class IgemmInputCopy {
       const Tap tap = Tap::at<kPointwise>(p, k);
       const int channel = tap.needs == ~0u ? 0 : tap.channel;
       const PiecePrologue<Element> prologue(p.in, first_channel_ + channel);
-#pragma unroll
-      for (int i = 0; i < Tile::kRowsM; ++i) {
-        prologue.apply(p.in, stage + to_ + i * Tile::kRowStep * kChunkBytes,
-                       copied_ >> (kAhead * Tile::kRowsM + i) & 1);
-      }
+      prologue.template apply<Tile::kRowsM>(
+          [&](int i) { return stage + to_ + i * Tile::kRowStep * kChunkBytes; },
+          [&](int i) { return all_or_none(copied_ >> (kAhead * Tile::kRowsM + i) & 1); });
     }
   }
 
@@ -127,7 +125,7 @@ class IgemmInputCopy {
   uint32_t copied_ = 0;  // the newest chunk's rows in the lowest bits
 };
 
-// Any number of channels: each element on its own, through registers; the prologue on the way.
+// Any number of channels: each element on its own, through registers.
 template <class Tile, typename Element>
 class IgemmInputGather {
  public:
@@ -141,6 +139,7 @@ class IgemmInputGather {
 
   // Reads the next chunk's elements.
   __device__ void start(const Igemm& p, uint32_t /*stage*/) {
+    inside_ = 0;
 #pragma unroll
     for (int e = 0; e < kElements; ++e) {
       const Tap tap = Tap::at<false>(p, k_ + e);
@@ -149,28 +148,33 @@ class IgemmInputGather {
         const bool valid = (rows_.inside[i] & tap.needs) == tap.needs;
         Element value = from_compute<Element>(0.0f);
         if (valid) value = rows_.window[i][tap.distance];
-        if (valid && p.in.scale != nullptr) {
-          value = gathered_prologue(p.in, value, first_channel_ + tap.channel);
-        }
         reinterpret_cast<Element*>(&pieces_[i])[e] = value;
+        inside_ |= static_cast<uint64_t>(valid) << (i * kElements + e);
       }
     }
     k_ += kPieces * kElements;
   }
 
   template <int kAhead>
-  __device__ void finish(const Igemm& /*p*/, unsigned char* stage) const {
-    static_assert(kAhead == 0);
+  __device__ void finish(const Igemm& p, unsigned char* stage) const {
+    static_assert(kAhead == 0 && Tile::kRowsM * kElements <= 64);
+    const auto at = [&](int i) { return stage + to_ + i * Tile::kRowStep * kChunkBytes; };
 #pragma unroll
-    for (int i = 0; i < Tile::kRowsM; ++i) {
-      *reinterpret_cast<int4*>(stage + to_ + i * Tile::kRowStep * kChunkBytes) = pieces_[i];
-    }
+    for (int i = 0; i < Tile::kRowsM; ++i) *reinterpret_cast<int4*>(at(i)) = pieces_[i];
+    if (p.in.scale == nullptr) return;
+    const PiecePrologue<Element> prologue(p.in, [&](int e) {
+      const Tap tap = Tap::at<false>(p, k_ - kPieces * kElements + e);
+      return tap.needs == ~0u ? -1 : first_channel_ + tap.channel;
+    });
+    prologue.template apply<Tile::kRowsM>(
+        at, [&](int i) { return static_cast<uint32_t>(inside_ >> (i * kElements)); });
   }
 
  private:
   IgemmRows<Tile, Element, false> rows_;
   int first_channel_;
   uint32_t to_, k_;
+  uint64_t inside_;  // kElements bits a piece
   int4 pieces_[Tile::kRowsM];
 };
 
