@@ -20,10 +20,13 @@ struct PiecePrologue {
   __device__ PiecePrologue(const IgemmInput& in, int channel) {
 #pragma unroll
     for (int i = 0; i < kElements; i += 4) {
-      load(scale + i, in.scale + channel + i);
-      load(bias + i, in.bias + channel + i);
+      unpack(scale + i, __ldg(reinterpret_cast<const float4*>(in.scale + channel + i)));
+      unpack(bias + i, __ldg(reinterpret_cast<const float4*>(in.bias + channel + i)));
     }
   }
+
+  // From the vectors of a chunk, which ChunkVectors brought to shared memory.
+  __device__ PiecePrologue(const void* vectors, uint32_t piece);
 
   // The piece at `at`; zeros stay where the tap is outside the image.
   __device__ void apply(const IgemmInput& in, void* at, bool valid) const {
@@ -43,11 +46,33 @@ struct PiecePrologue {
   }
 
  private:
-  __device__ static void load(float* to, const float* from) {
-    const float4 four = __ldg(reinterpret_cast<const float4*>(from));
+  __device__ static void unpack(float* to, float4 four) {
     to[0] = four.x, to[1] = four.y, to[2] = four.z, to[3] = four.w;
   }
 };
+
+// Scale and bias of a chunk's channels in shared memory, four floats a slot: read once for all of
+// the block's threads, which would otherwise meet global memory for every piece.
+template <typename Element>
+struct ChunkVectors {
+  static constexpr int kSlots = kChunkBytes / static_cast<int>(sizeof(Element)) / 4;  // a vector
+
+  // Eight pieces read 32 bytes each: the upper half of the slots changes places pairwise, so that
+  // the pieces' first halves do not meet in a bank, nor their second ones.
+  __device__ static uint32_t offset(uint32_t slot) { return (slot ^ (slot >> 3 & 1)) * 16; }
+};
+
+template <typename Element>
+__device__ inline PiecePrologue<Element>::PiecePrologue(const void* vectors, uint32_t piece) {
+  using Vectors = ChunkVectors<Element>;
+  const auto* from = static_cast<const unsigned char*>(vectors);
+#pragma unroll
+  for (int i = 0; i < kElements; i += 4) {
+    const uint32_t at = Vectors::offset(piece * (kElements / 4) + i / 4);
+    unpack(scale + i, *reinterpret_cast<const float4*>(from + at));
+    unpack(bias + i, *reinterpret_cast<const float4*>(from + Vectors::kSlots * 16 + at));
+  }
+}
 
 // The same on one element.
 template <typename Element>
