@@ -6,7 +6,7 @@
 
 namespace rnk::cuda {
 
-// Three stages of 128 bytes of depth: 96, 72 and 48 KiB, so that two to four blocks share a
+// Three stages of 128 bytes of depth: 97.5, 73.5 and 49.5 KiB, so that two to four blocks share a
 // multiprocessor of sm_90, one to three one of sm_80, and one fits the 99 KiB of sm_86 to sm_120.
 using Tile128x128 = IgemmTile<128, 128, 64, 32, 3, 1>;
 using Tile128x64 = IgemmTile<128, 64, 64, 32, 3, 2>;

@@ -10,6 +10,17 @@
 
 namespace rnk::cuda {
 
+// Scale and bias of a chunk's channels in shared memory, four floats a slot: read once for all of
+// the block's threads, which would otherwise meet global memory for every piece.
+template <typename Element>
+struct ChunkVectors {
+  static constexpr int kSlots = kChunkBytes / static_cast<int>(sizeof(Element)) / 4;  // a vector
+
+  // Eight pieces read 32 bytes each: the upper half of the slots changes places pairwise, so that
+  // the pieces' first halves do not meet in a bank, nor their second ones.
+  __device__ static uint32_t offset(uint32_t slot) { return (slot ^ (slot >> 3 & 1)) * 16; }
+};
+
 // scale and bias of the channels of one piece.
 template <typename Element>
 class PiecePrologue {
@@ -21,8 +32,20 @@ class PiecePrologue {
   __device__ PiecePrologue(const IgemmInput& in, int channel) : in_(in) {
 #pragma unroll
     for (int i = 0; i < kElements; i += 4) {
-      load_four(scale_ + i, in.scale + channel + i);
-      load_four(bias_ + i, in.bias + channel + i);
+      unpack(scale_ + i, __ldg(reinterpret_cast<const float4*>(in.scale + channel + i)));
+      unpack(bias_ + i, __ldg(reinterpret_cast<const float4*>(in.bias + channel + i)));
+    }
+  }
+
+  // From the vectors of a chunk that lie at `vectors`.
+  __device__ PiecePrologue(const IgemmInput& in, const unsigned char* vectors, uint32_t piece)
+      : in_(in) {
+    using Vectors = ChunkVectors<Element>;
+#pragma unroll
+    for (int i = 0; i < kElements; i += 4) {
+      const uint32_t at = Vectors::offset(piece * (kElements / 4) + i / 4);
+      unpack(scale_ + i, *reinterpret_cast<const float4*>(vectors + at));
+      unpack(bias_ + i, *reinterpret_cast<const float4*>(vectors + Vectors::kSlots * 16 + at));
     }
   }
 
@@ -65,8 +88,7 @@ class PiecePrologue {
   }
 
  private:
-  __device__ static void load_four(float* to, const float* from) {
-    const float4 four = __ldg(reinterpret_cast<const float4*>(from));
+  __device__ static void unpack(float* to, float4 four) {
     to[0] = four.x, to[1] = four.y, to[2] = four.z, to[3] = four.w;
   }
 
