@@ -59,13 +59,14 @@ def cpu_sources(root: Path) -> list[Source]:
 
 
 def _cuda_ops(root: Path, backend: str, flags: str, rule: str) -> list[Source]:
-    """The kernels, and the bindings of those ops that have a .cu file."""
+    """The kernels, the bindings of those ops that have a .cu file, and what they share."""
     kernels = sorted((root / "csrc/cuda").glob("*.cu"))
-    folders = [root / "csrc/torch", root / "csrc/torch/cuda"]
-    bindings = [folder / f"{path.stem}.cpp" for folder in folders for path in kernels]
+    ops = [root / "csrc/torch" / f"{path.stem}.cpp" for path in kernels]
+    bindings = [path for path in ops if path.exists()]
+    bindings += sorted((root / "csrc/torch/cuda").glob("*.cpp"))
     return [
         *(Source(path, "", rule) for path in kernels),
-        *(Source(path, f"-DRNK_BACKEND_{backend} {flags}") for path in bindings if path.exists()),
+        *(Source(path, f"-DRNK_BACKEND_{backend} {flags}") for path in bindings),
     ]
 
 

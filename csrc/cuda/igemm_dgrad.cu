@@ -170,7 +170,7 @@ IgemmGradient gradient_of(const ConvDgrad& c, const Phase& phase, const Igemm& p
 }  // namespace
 
 bool igemm_dgrad_serves(const ConvDgrad& c) {
-  return igemm_serves_shape(c.shape, c.dtype) &&
+  return device_has_igemm() && igemm_fits(c.shape, c.dtype) &&
          (c.shape.groups == 1 ||
           (pieces_of_channels(c) && c.shape.c / c.shape.groups >= kMinGroupColumns));
 }

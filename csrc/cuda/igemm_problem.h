@@ -28,9 +28,9 @@ constexpr int64_t kMinGroupColumns = 16;
 // Parts of a workspace start at multiples of this.
 constexpr int64_t kWorkspaceAlignment = 256;
 
-// Type, device and sizes that the kernels can take in any direction; false where there is nothing
+// Type and sizes that the kernels can take in any direction; false where there is nothing
 // to compute.
-bool igemm_serves_shape(const ConvShape& shape, DType dtype);
+bool igemm_fits(const ConvShape& shape, DType dtype);
 
 // The input of a convolution x * w with its prologue.
 IgemmInput igemm_input(const ConvShape& shape, const void* x, const Prologue& in);

@@ -50,7 +50,7 @@ int64_t split_chunks(const ConvWgrad& c, const IgemmWgradChoice& choice) {
 }  // namespace
 
 bool igemm_wgrad_serves(const ConvWgrad& c) {
-  return igemm_serves_shape(c.shape, c.dtype) && c.dw_dtype != DType::kFloat64 &&
+  return device_has_igemm() && igemm_fits(c.shape, c.dtype) && c.dw_dtype != DType::kFloat64 &&
          fits_index(c.shape.k * columns_of(c.shape)) &&
          (c.shape.groups == 1 ||
           (input_is_whole(c) && rows_are_whole(c) && rows_of(c.shape) >= kMinGroupColumns));
