@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SOURCES := $(shell find csrc -type f \( -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' \))
 PYTEST_FLAGS ?=
 
-.PHONY: demo test lint bench abi sanitize fuzz clean setup
+.PHONY: demo test lint bench abi arches sanitize fuzz clean setup
 
 # The main job: a fused ResNet trains on real scans of digits.
 demo: setup
@@ -29,6 +29,10 @@ bench: setup
 # The one built binary on the oldest supported torch, on a CPU build and on the newest.
 abi: setup
 	$(BIN)/python tools/check_abi.py
+
+# Every CUDA kernel for sm_80 to sm_120: no spills; what each takes, in docs/resources.md.
+arches: setup
+	$(BIN)/python tools/kernel_resources.py
 
 # The emulator under AddressSanitizer and UndefinedBehaviorSanitizer, and its parser under libFuzzer.
 sanitize: setup

@@ -13,6 +13,9 @@ import sysconfig
 from pathlib import Path
 
 DEFAULT_ARCHS = ("80", "90")
+# Of every nvcc command: the language, and that a kernel which spills registers is an error.
+NVCC_LANGUAGE = "-std=c++17 -O3"
+NVCC_CHECKS = "-Xptxas -warn-spills -Werror all-warnings"
 
 
 @dataclasses.dataclass(frozen=True)
