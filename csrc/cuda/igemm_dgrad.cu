@@ -170,6 +170,7 @@ IgemmGradient gradient_of(const ConvDgrad& c, const Phase& phase, const Igemm& p
 
 bool igemm_dgrad_serves(const ConvDgrad& c) {
   return device_has_igemm() && igemm_fits(c.shape, c.dtype) &&
+         (pieces_of_channels(c) || fits_index(c.shape.n * c.shape.p * c.shape.q * c.shape.k)) &&
          (c.shape.groups == 1 ||
           (pieces_of_channels(c) && c.shape.c / c.shape.groups >= kMinGroupColumns));
 }

@@ -79,6 +79,7 @@ void pack(const ConvFwd& c, const Plan& plan, void* to, cudaStream_t stream) {
 
 bool igemm_fwd_fits(const ConvFwd& c) {
   return igemm_fits(c.shape, c.dtype) &&
+         (pieces_of_channels(c) || fits_index(c.shape.n * c.shape.h * c.shape.w * c.shape.c)) &&
          (c.shape.groups == 1 ||
           (pieces_of_channels(c) && c.shape.k / c.shape.groups >= kMinGroupColumns));
 }

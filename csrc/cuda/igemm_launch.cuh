@@ -13,7 +13,6 @@ using Tile128x64 = IgemmTile<128, 64, 64, 32, 3, 2>;
 using Tile64x64 = IgemmTile<64, 64, 32, 32, 3, 3>;
 // A gathered chunk waits in registers, one ahead.
 using GatherTile = IgemmTile<64, 64, 32, 32, 2, 2>;
-using FloatGatherTile = IgemmTile<128, 64, 64, 32, 2, 1>;
 
 // One launch: the problem, what becomes of its sums, and where.
 template <template <class, typename> class Output, typename Element>
@@ -77,8 +76,8 @@ struct IgemmLaunch {
 
   void on_float_units() const {
     if (choice.addressing == IgemmAddressing::kGather) {
-      using Input = IgemmInputGather<FloatGatherTile, Element>;
-      start<FloatGatherTile, FloatUnits<FloatGatherTile, 2>, Input>();
+      using Input = IgemmInputGather<GatherTile, Element>;
+      start<GatherTile, FloatUnits<GatherTile>, Input>();
     } else {
       start_copying<Tile128x64, FloatUnits<Tile128x64>, false>();
     }

@@ -82,36 +82,37 @@ class TensorCores {
   uint32_t warp_m_, warp_n_, a_, b_;
 };
 
-// A thread computes 8 x 8 outputs, every 16th row and every 8th column, kWords of depth a step: 4,
-// or 2 where registers are short. For tiles of 128 x 64.
-template <class Tile, int kWords = 4>
+// A thread computes every 16th row and every 8th column, one piece of depth (4 words) a step. For
+// tiles that 128 threads share.
+template <class Tile>
 class FloatUnits {
  public:
-  static constexpr int kSteps = kChunkBytes / 4 / kWords;
+  static constexpr int kSteps = kPieces;
+  static constexpr int kRows = Tile::kM / 16, kColumns = Tile::kN / 8;
 
   struct Fragments {
-    float a[8][kWords], b[8][kWords];
+    float a[kRows][4], b[kColumns][4];
   };
-  float sums[8][8] = {};
+  float sums[kRows][kColumns] = {};
 
   __device__ explicit FloatUnits(uint32_t thread) : row_(thread / 8), column_(thread % 8) {}
 
   __device__ void load(Fragments& f, uint32_t stage, uint32_t step) const {
-    const uint32_t piece = step * kWords / 4, rest = step * kWords % 4 * 4;
 #pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      load_words(f.a[i], stage + piece_offset(row_ + 16 * i, piece) + rest);
-      load_words(f.b[i], stage + Tile::kFilterOffset + piece_offset(column_ + 8 * i, piece) + rest);
+    for (int i = 0; i < kRows; ++i) load_words(f.a[i], stage + piece_offset(row_ + 16 * i, step));
+#pragma unroll
+    for (int j = 0; j < kColumns; ++j) {
+      load_words(f.b[j], stage + Tile::kFilterOffset + piece_offset(column_ + 8 * j, step));
     }
   }
 
   __device__ void multiply(const Fragments& f) {
 #pragma unroll
-    for (int i = 0; i < 8; ++i) {
+    for (int i = 0; i < kRows; ++i) {
 #pragma unroll
-      for (int j = 0; j < 8; ++j) {
+      for (int j = 0; j < kColumns; ++j) {
 #pragma unroll
-        for (int word = 0; word < kWords; ++word) {
+        for (int word = 0; word < 4; ++word) {
           sums[i][j] = fmaf(f.a[i][word], f.b[j][word], sums[i][j]);
         }
       }
@@ -120,17 +121,16 @@ class FloatUnits {
 
   __device__ void store(float* staged) const {
 #pragma unroll
-    for (int i = 0; i < 8; ++i) {
+    for (int i = 0; i < kRows; ++i) {
 #pragma unroll
-      for (int j = 0; j < 8; ++j) {
+      for (int j = 0; j < kColumns; ++j) {
         staged[(row_ + 16 * i) * Tile::kStagedPitch + staged_column(column_ + 8 * j)] = sums[i][j];
       }
     }
   }
 
  private:
-  static_assert(Tile::kM == 128 && Tile::kN == 64 && Tile::kThreads == 128);
-
+  static_assert(Tile::kThreads == 128);
   uint32_t row_, column_;
 };
 

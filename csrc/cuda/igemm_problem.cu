@@ -88,8 +88,8 @@ IgemmTileKind choose_tile(int64_t rows, int64_t columns, int64_t groups, int mul
 
 IgemmTileKind igemm_tile(IgemmAddressing addressing, bool float_units, int64_t rows,
                          int64_t columns, int64_t groups, int multiprocessors) {
-  if (float_units) return IgemmTileKind::k128x64;
   if (addressing == IgemmAddressing::kGather) return IgemmTileKind::k64x64;
+  if (float_units) return IgemmTileKind::k128x64;
   return choose_tile(rows, columns, groups, multiprocessors);
 }
 

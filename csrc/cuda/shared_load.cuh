@@ -13,13 +13,6 @@ __device__ inline uint32_t load_word(uint32_t address) {
   return word;
 }
 
-__device__ inline void load_words(float (&to)[2], uint32_t address) {
-  asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];"
-               : "=f"(to[0]), "=f"(to[1])
-               : "r"(address)
-               : "memory");
-}
-
 __device__ inline void load_words(float (&to)[4], uint32_t address) {
   asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
                : "=f"(to[0]), "=f"(to[1]), "=f"(to[2]), "=f"(to[3])
