@@ -61,7 +61,7 @@ struct IgemmLaunch {
   template <typename T>
   void on_tensor_cores() const {
     if (choice.addressing == IgemmAddressing::kGather) {
-      using Input = IgemmInputGather<GatherTile, Element>;
+      using Input = IgemmInputGather<GatherTile, Element, Output<GatherTile, Element>::kPrologues>;
       return start<GatherTile, TensorCores<T, GatherTile>, Input>();
     }
     switch (choice.tile) {
@@ -76,7 +76,7 @@ struct IgemmLaunch {
 
   void on_float_units() const {
     if (choice.addressing == IgemmAddressing::kGather) {
-      using Input = IgemmInputGather<GatherTile, Element>;
+      using Input = IgemmInputGather<GatherTile, Element, Output<GatherTile, Element>::kPrologues>;
       start<GatherTile, FloatUnits<GatherTile>, Input>();
     } else {
       start_copying<Tile128x64, FloatUnits<Tile128x64>, false>();

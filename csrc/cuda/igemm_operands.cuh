@@ -154,7 +154,7 @@ class IgemmInputCopy {
 
 // Any number of channels: each element on its own, through registers. The input has fewer than 2^31
 // elements.
-template <class Tile, typename Element>
+template <class Tile, typename Element, bool kPrologue>
 class IgemmInputGather {
  public:
   static constexpr int kElements = kPieceBytes / sizeof(Element);
@@ -190,13 +190,15 @@ class IgemmInputGather {
     const auto at = [&](int i) { return stage + to_ + i * Tile::kRowStep * kChunkBytes; };
 #pragma unroll
     for (int i = 0; i < Tile::kRowsM; ++i) *reinterpret_cast<int4*>(at(i)) = pieces_[i];
-    if (p.in.scale == nullptr) return;
-    const PiecePrologue<Element> prologue(p.in, [&](int e) {
-      const Tap tap = Tap::at<false>(p, k_ - kPieces * kElements + e);
-      return tap.needs == ~0u ? -1 : first_channel_ + tap.channel;
-    });
-    prologue.template apply<Tile::kRowsM>(
-        at, [&](int i) { return static_cast<uint32_t>(inside_ >> (i * kElements)); });
+    if constexpr (kPrologue) {
+      if (p.in.scale == nullptr) return;
+      const PiecePrologue<Element> prologue(p.in, [&](int e) {
+        const Tap tap = Tap::at<false>(p, k_ - kPieces * kElements + e);
+        return tap.needs == ~0u ? -1 : first_channel_ + tap.channel;
+      });
+      prologue.template apply<Tile::kRowsM>(
+          at, [&](int i) { return static_cast<uint32_t>(inside_ >> (i * kElements)); });
+    }
   }
 
  private:
