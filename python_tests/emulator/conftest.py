@@ -18,6 +18,7 @@ NEEDS_NVCC = (
     "igemm",
     "mutation",
     "nvcc_kernels",
+    "traffic",
 )
 NEEDS_TRITON = ("mutation", "triton_kernels", "triton_programs")
 

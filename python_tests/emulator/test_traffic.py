@@ -1,0 +1,114 @@
+"""Global and shared memory traffic of the forward kernels, counted by the emulator: no waste."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from shapes import RESNET50, ConvShape
+
+from benchmarks import traffic
+from benchmarks.conv_ideal import Tile, ideal, ideal_gather, tile_of
+from resnet_kernels.ops.acts import RELU
+
+NO_PROLOGUE = (None, None, 0, 0.0)
+# Each distinct convolution at an image of at most 14 pixels, and some at ResNet-50's own size: a
+# 3x3 one, one with stride, the widest.
+SMALL = [s.at(1, min(s.h, 14)) for s in RESNET50[1:]]
+FULL = [RESNET50[i] for i in (2, 8, 20)]
+
+
+def run(shape: ConvShape, prologue: bool, statistics: bool = True):
+    """Name and counters of the implicit-GEMM kernel."""
+    x, w = traffic.activation(shape.x_size), traffic.weight(shape.w_size)
+    before = (traffic.vector(shape.c), traffic.vector(shape.c), RELU, 0.0)
+    before = before if prologue else NO_PROLOGUE
+    geometry = (shape.stride, shape.padding, shape.dilation, shape.groups, False)
+    if statistics:
+        kernels = traffic.counters(lambda: traffic.OPS.conv_fwd_stats(x, w, *before, *geometry))
+    else:
+        after = (None, None, None, 0, 0.0)
+        kernels = traffic.counters(lambda: traffic.OPS.conv_fwd(x, w, *before, *after, *geometry))
+    return next((name, counts) for name, counts in kernels.items() if "igemm" in name)
+
+
+@pytest.mark.parametrize("prologue", [False, True], ids=["plain", "prologue"])
+@pytest.mark.parametrize("shape", [*SMALL, *FULL], ids=lambda s: s.id)
+def test_no_sector_more_than_the_algorithm_needs(shape, prologue):
+    name, counts = run(shape, prologue)
+    least = ideal(shape, tile_of(name), prologue, statistics=True)
+    assert least.load_sectors <= counts.global_load_sectors <= 1.05 * least.load_sectors
+    assert least.store_sectors <= counts.global_store_sectors <= 1.05 * least.store_sectors
+    # What DRAM must move is each byte once.
+    assert counts.distinct_bytes_read == least.bytes_read
+    assert counts.distinct_bytes_written == least.bytes_written
+
+
+# One shape for each tile, whose depth can be doubled by its channels.
+DEEP = {
+    (128, 128): ConvShape(1, 64, 112, 112, 128, 1, 1),
+    (128, 64): ConvShape(1, 64, 56, 56, 64, 3, 3, (1, 1), (1, 1)),
+    (64, 64): ConvShape(1, 64, 14, 14, 128, 3, 3, (2, 2), (1, 1)),
+}
+
+
+@pytest.mark.parametrize("prologue", [False, True], ids=["plain", "prologue"])
+@pytest.mark.parametrize("tile", DEEP, ids=str)
+def test_the_main_loop_has_no_bank_conflict(tile, prologue):
+    """Twice the depth: wavefronts grow with the ideal ones; what is left is the epilogue's."""
+    shapes = DEEP[tile], DEEP[tile]._replace(c=2 * DEEP[tile].c)
+    excess = []
+    for shape in shapes:
+        name, counts = run(shape, prologue)
+        assert tile_of(name) == tile
+        loads = counts.shared_load_wavefronts - counts.shared_load_wavefronts_ideal
+        stores = counts.shared_store_wavefronts - counts.shared_store_wavefronts_ideal
+        excess.append((loads, stores / counts.blocks))
+        assert counts.shared_load_wavefronts_ideal > 0
+    assert excess[0] == excess[1]
+    assert excess[0][0] == 0
+    assert excess[0][1] <= EPILOGUE_CONFLICTS
+
+
+# Stores of sums to the staged tile that nvcc splits into single floats: wavefronts a block.
+EPILOGUE_CONFLICTS = 64
+
+
+def test_fewer_sectors_without_statistics():
+    """The partial statistics are all that statistics cost in memory."""
+    (_, plain), (name, with_statistics) = (run(FULL[0], False, s) for s in (False, True))
+    partials = 3 * FULL[0].k * 4 * -(-FULL[0].y_size[2] * FULL[0].y_size[3] // tile_of(name).rows)
+    assert with_statistics.distinct_bytes_written - plain.distinct_bytes_written == partials
+    assert with_statistics.global_store_sectors - plain.global_store_sectors == partials // 32
+    assert with_statistics.global_load_sectors == plain.global_load_sectors
+
+
+def test_the_stem_reads_element_by_element():
+    """A known limit: three channels are no 16-byte pieces, so L1 is asked for a sector again and
+    again. DRAM is not: distinct bytes are the least there are."""
+    shape = RESNET50[0].at(1, 64)
+    name, counts = run(shape, prologue=False)
+    least = ideal_gather(shape, tile_of(name), statistics=True)
+    assert 4 < counts.global_load_sectors / least.load_sectors < 8
+    assert counts.global_store_sectors <= 1.05 * least.store_sectors
+    assert counts.distinct_bytes_read == least.bytes_read
+    assert counts.distinct_bytes_written == least.bytes_written
+
+
+def test_the_ideal_follows_prologue_and_tile():
+    """By hand: 1 x 1, 64 -> 128 channels, 128 pixels of 8 x 16, one chunk of depth."""
+    shape = ConvShape(1, 64, 8, 16, 128, 1, 1)
+    rows, filters, vectors = 128 * 4, 128 * 4, 2 * 8
+    one = ideal(shape, Tile(128, 128), True, True)
+    assert one == (rows + filters + vectors, 128 * 8 + 3 * 16, 2 * 64 * 256 + 512, 32768 + 1536)
+    # Half as wide: rows and vectors are read by two blocks. Half as high: the filter is.
+    assert ideal(shape, Tile(128, 64), True, True)[0] == 2 * (rows + vectors) + filters
+    assert ideal(shape, Tile(64, 128), False, False)[:2] == (rows + 2 * filters, 128 * 8)
+    # 3 x 3 with a border of zeros: the outermost taps meet one row or column fewer.
+    bordered = shape._replace(r=3, s=3, padding=(1, 1))
+    visits = (8 + 2 * 7) * (16 + 2 * 15)
+    assert ideal(bordered, Tile(128, 128), False, False)[0] == visits * 4 + 9 * filters
