@@ -13,6 +13,8 @@ import sysconfig
 from pathlib import Path
 
 DEFAULT_ARCHS = ("80", "90")
+# How nvcc makes the PTX that the emulator runs.
+PTX_FLAGS = "-std=c++17 -O3 -gencode arch=compute_80,code=compute_80 -lineinfo"
 
 
 @dataclasses.dataclass(frozen=True)
