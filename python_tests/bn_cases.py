@@ -39,7 +39,7 @@ def vector_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def in_layout(x: Tensor, layout: str) -> Tensor:
-    """A copy of x, dense, in a larger tensor: aligned where its pixels are even in number, else not."""
+    """A dense copy in a larger tensor: aligned where the pixels are even in number, else not."""
     like = x.contiguous(memory_format=FORMATS[layout])
     start = 8 if x.shape[2] * x.shape[3] % 2 == 0 else 1
     out = torch.empty(x.numel() + start, dtype=x.dtype)[start:]

@@ -27,6 +27,8 @@ from bn_cases import (
 from resnet_kernels import reference
 from resnet_kernels.reference.bn import pre_act
 
+pytestmark = pytest.mark.usefixtures("each_backend")
+
 SMALL = [size for size in SIZES if size[0] * size[1] * size[2] * size[3] < 100_000]
 
 

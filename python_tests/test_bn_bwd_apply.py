@@ -21,6 +21,8 @@ from bn_cases import (
 from resnet_kernels import reference
 from resnet_kernels.reference.bn import pre_act
 
+pytestmark = pytest.mark.usefixtures("each_backend")
+
 
 def arguments(draw, size, with_act):
     channels = size[1]

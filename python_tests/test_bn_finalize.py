@@ -12,6 +12,8 @@ from oracle import assert_close_to_oracle
 
 from resnet_kernels import reference
 
+pytestmark = pytest.mark.usefixtures("each_backend")
+
 DTYPES = (torch.float32, torch.float64)
 RUNNING = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 NAMES = ("mean", "rstd", "scale", "bias", "count")

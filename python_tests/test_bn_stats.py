@@ -8,6 +8,7 @@ from bn_cases import CASES, FORMATS, OPS, SIZES, Draw, assert_deterministic, cas
 
 pytestmark = pytest.mark.usefixtures("each_backend")
 
+
 @pytest.mark.parametrize("case", CASES, ids=case_id)
 def test_definition(case, rng, repro):
     draw = Draw(rng, case)

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from bn_cases import OPS
 from oracle import assert_close_to_oracle
 from torch import Tensor
 
 from resnet_kernels import reference
-from resnet_kernels.ops.library import namespace
 
-OPS = namespace("native")
+pytestmark = pytest.mark.usefixtures("each_backend")
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 FORMATS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
 SHAPES = (

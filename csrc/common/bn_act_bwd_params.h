@@ -32,6 +32,7 @@ struct BnActBwdReduceParams {
   DType dtype;
   Act act;
   double slope;
+  void* workspace;  // bn_act_bwd_reduce_workspace() bytes, aligned to 16, or null where that is 0
 };
 
 // dy = A * g' + B * (y - mean) + C; g' = g * act'(scale * y + bias), or g where scale is null.

@@ -6,6 +6,8 @@
 
 namespace rnk::cpu {
 
+inline int64_t bn_act_bwd_reduce_workspace(const BnActBwdReduceParams&) { return 0; }
+
 void bn_act_bwd_reduce(const BnActBwdReduceParams& params, ParallelFor parallel_for);
 
 }  // namespace rnk::cpu

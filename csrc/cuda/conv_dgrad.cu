@@ -1,14 +1,14 @@
 // Input gradient: the implicit GEMM where it serves, else the generic kernel.
+#include "conv_choice.h"
 #include "conv_dgrad.h"
 #include "conv_generic_dgrad.h"
 #include "igemm_dgrad.h"
-#include "igemm_problem.h"
 
 namespace rnk::cuda {
 namespace {
 
 bool takes_igemm(const ConvDgrad& params) {
-  return !generic_is_forced() && igemm_dgrad_serves(params);
+  return !generic_is_wanted() && igemm_dgrad_serves(params);
 }
 
 }  // namespace

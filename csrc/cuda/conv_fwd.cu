@@ -1,13 +1,13 @@
 // Forward convolution: the implicit GEMM where it serves, else the generic kernel.
+#include "conv_choice.h"
 #include "conv_fwd.h"
 #include "conv_generic_fwd.h"
 #include "igemm_fwd.h"
-#include "igemm_problem.h"
 
 namespace rnk::cuda {
 namespace {
 
-bool takes_igemm(const ConvFwd& params) { return !generic_is_forced() && igemm_fwd_serves(params); }
+bool takes_igemm(const ConvFwd& params) { return !generic_is_wanted() && igemm_fwd_serves(params); }
 
 }  // namespace
 

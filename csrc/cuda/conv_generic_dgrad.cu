@@ -11,8 +11,8 @@ namespace {
 
 // Adds what one element of g contributes to the sums of its channel, and returns it.
 template <typename Element>
-__device__ Element bn_gradient(const PreviousBn& bn, Compute<Element> dx, int64_t at,
-                               int64_t channel, Compute<Element> (&sums)[2]) {
+__device__ Element bn_gradient(const PreviousBn& bn, Compute<Element> dx, int64_t at, int channel,
+                               Compute<Element> (&sums)[2]) {
   using T = Compute<Element>;
   const T y = to_compute(static_cast<const Element*>(bn.y)[at]);
   T t;
@@ -35,7 +35,7 @@ __global__ void __launch_bounds__(kLanes* kRows, kBlocksPerSm)
   using T = Compute<Element>;
   const GatherThread thread(g);
   T dx[kRowPixels];
-  gather_sums<Element>(g, Plain<Element>{}, thread, dx);
+  gather_sums<Element, true>(g, Plain<Element>{}, thread, dx);
 
   T sums[2] = {};
 #pragma unroll
@@ -62,13 +62,13 @@ Gather gather_of(const ConvDgrad& p) {
   Gather g{};
   g.in = p.dy;
   g.filter = p.w;
-  g.h = {s.h, s.p, s.r, 1, s.padding_h, -s.dilation_h, s.stride_h};
-  g.w = {s.w, s.q, s.s, 1, s.padding_w, -s.dilation_w, s.stride_w};
+  g.h = gather_axis(s.h, s.p, s.r, s.stride_h, s.padding_h, s.dilation_h);
+  g.w = gather_axis(s.w, s.q, s.s, s.stride_w, s.padding_w, s.dilation_w);
   g.pixels = s.n * s.h * s.w;
-  g.channels = s.c;
-  g.width = s.c / s.groups;
-  g.depth = s.k / s.groups;
-  g.in_channels = s.k;
+  g.channels = static_cast<int>(s.c);
+  g.width = static_cast<int>(s.c / s.groups);
+  g.depth = static_cast<int>(s.k / s.groups);
+  g.in_channels = static_cast<int>(s.k);
   g.group_stride = g.depth * p.w_strides.k;
   g.lane_stride = p.w_strides.c;
   g.depth_stride = p.w_strides.k;

@@ -11,7 +11,7 @@ namespace {
 // y of one pixel and channel, before rounding.
 template <typename Element>
 __device__ Compute<Element> epilogue(const ConvFwd& p, Compute<Element> t, int64_t at,
-                                     int64_t channel) {
+                                     int channel) {
   using T = Compute<Element>;
   if (p.scale != nullptr) t *= static_cast<const T*>(p.scale)[channel];
   if (p.bias != nullptr) t += static_cast<const T*>(p.bias)[channel];
@@ -22,8 +22,8 @@ __device__ Compute<Element> epilogue(const ConvFwd& p, Compute<Element> t, int64
 // Leaves count, mean and M2 of the tile's `count` pixels in partial [3, channels]. The second pass
 // corrects the rounding of the first one's mean.
 template <typename T>
-__device__ void tile_stats(const T (&y)[kRowPixels], int valid, T count, int64_t channel,
-                           int64_t channels, T* partial) {
+__device__ void tile_stats(const T (&y)[kRowPixels], int valid, T count, int channel, int channels,
+                           T* partial) {
   T sum = 0;
 #pragma unroll
   for (int i = 0; i < kRowPixels; ++i) sum += i < valid ? y[i] : T(0);
@@ -49,7 +49,7 @@ __global__ void __launch_bounds__(kLanes* kRows, kBlocksPerSm)
   using T = Compute<Element>;
   const GatherThread thread(g);
   T y[kRowPixels];
-  gather_sums<Element>(g, Activated<Element>{p.in}, thread, y);
+  gather_sums<Element, false>(g, Activated<Element>{p.in}, thread, y);
 
   const int64_t left = g.pixels - thread.first_pixel;
   const int valid = left < 0 ? 0 : left < kRowPixels ? static_cast<int>(left) : kRowPixels;
@@ -73,13 +73,13 @@ Gather gather_of(const ConvFwd& p) {
   Gather g{};
   g.in = p.x;
   g.filter = p.w;
-  g.h = {s.p, s.h, s.r, s.stride_h, -s.padding_h, s.dilation_h, 1};
-  g.w = {s.q, s.w, s.s, s.stride_w, -s.padding_w, s.dilation_w, 1};
+  g.h = gather_axis(s.p, s.h, s.r, s.stride_h, s.padding_h, s.dilation_h);
+  g.w = gather_axis(s.q, s.w, s.s, s.stride_w, s.padding_w, s.dilation_w);
   g.pixels = s.n * s.p * s.q;
-  g.channels = s.k;
-  g.width = s.k / s.groups;
-  g.depth = s.c / s.groups;
-  g.in_channels = s.c;
+  g.channels = static_cast<int>(s.k);
+  g.width = static_cast<int>(s.k / s.groups);
+  g.depth = static_cast<int>(s.c / s.groups);
+  g.in_channels = static_cast<int>(s.c);
   g.group_stride = g.width * p.w_strides.k;
   g.lane_stride = p.w_strides.k;
   g.depth_stride = p.w_strides.c;

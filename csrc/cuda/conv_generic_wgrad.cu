@@ -17,83 +17,69 @@ constexpr int64_t kWantedBlocks = 1024;  // parts are cut until there are so man
 
 struct WgradPlan {
   int64_t pixels;       // N * P * Q
-  int64_t outputs;      // K * (C / groups)
-  int64_t tiles;        // of outputs
-  int64_t taps;         // R * S
   int64_t parts, part;  // how many, pixels of each
+  int outputs, tiles;   // K * (C / groups), and blocks for them
+  int taps;             // R * S
 
   explicit WgradPlan(const ConvShape& s) {
     pixels = s.n * s.p * s.q;
-    outputs = s.k * (s.c / s.groups);
+    outputs = static_cast<int>(s.k * (s.c / s.groups));
     tiles = (outputs + kBlockOutputs - 1) / kBlockOutputs;
-    taps = s.r * s.s;
-    const int64_t wanted = std::max<int64_t>(kWantedBlocks / std::max<int64_t>(tiles * taps, 1), 1);
+    taps = static_cast<int>(s.r * s.s);
+    const int64_t wanted = std::max<int64_t>(kWantedBlocks / std::max(tiles * taps, 1), 1);
     part = std::max((pixels + wanted - 1) / wanted, kPartPixels);
     parts = std::max<int64_t>((pixels + part - 1) / part, 1);
-  }
-};
-
-// Position of an output pixel, moved on without a division.
-struct PixelWalk {
-  int64_t n, p, q;
-
-  __device__ PixelWalk(const ConvShape& s, int64_t pixel)
-      : n(pixel / s.q / s.p), p(pixel / s.q % s.p), q(pixel % s.q) {}
-
-  __device__ void advance(const ConvShape& s, int64_t pixels) {
-    q += pixels;
-    while (q >= s.q) {
-      q -= s.q;
-      if (++p == s.p) p = 0, ++n;
-    }
   }
 };
 
 // partials [parts, taps, K, C / groups].
 template <typename Element>
 __global__ void __launch_bounds__(kLanes* kRows, kBlocksPerSm)
-    conv_generic_wgrad_parts(const WgradPlan plan, const ConvWgrad p) {
+    conv_generic_wgrad_parts(const WgradPlan plan, const ConvWgrad p, int depth, int width) {
   using T = Compute<Element>;
   const ConvShape& shape = p.shape;
-  const int64_t tile = blockIdx.x % plan.tiles, slice = blockIdx.x / plan.tiles;
-  const int64_t part = slice / plan.taps, tap = slice % plan.taps;
-  const int64_t depth = shape.c / shape.groups, width = shape.k / shape.groups;
-  const int64_t first = tile * kBlockOutputs + threadIdx.x;
-  int64_t k[kLaneOutputs], c[kLaneOutputs];
+  const unsigned tile = blockIdx.x % plan.tiles, slice = blockIdx.x / plan.tiles;
+  const int64_t part = slice / plan.taps;
+  const int tap = static_cast<int>(slice % plan.taps);
+  const int first = static_cast<int>(tile * kBlockOutputs + threadIdx.x);
+  int k[kLaneOutputs], c[kLaneOutputs];
 #pragma unroll
   for (int i = 0; i < kLaneOutputs; ++i) {
     // Beyond the last output: the first one again, which is not stored.
-    const int64_t output = first + i * kLanes < plan.outputs ? first + i * kLanes : 0;
+    const int output = first + i * kLanes < plan.outputs ? first + i * kLanes : 0;
     k[i] = output / depth;
     c[i] = k[i] / width * depth + output % depth;
   }
 
   const Activated<Element> load{p.in};
-  const int64_t offset_h = tap / shape.s * shape.dilation_h - shape.padding_h;
-  const int64_t offset_w = tap % shape.s * shape.dilation_w - shape.padding_w;
+  const int q = static_cast<int>(shape.q), rows = static_cast<int>(shape.p);
+  const int r = tap / static_cast<int>(shape.s), column = tap % static_cast<int>(shape.s);
+  const int64_t offset_h = r * shape.dilation_h - shape.padding_h;
+  const int64_t offset_w = column * shape.dilation_w - shape.padding_w;
   const int64_t begin = part * plan.part + threadIdx.y;
   const int64_t end = min((part + 1) * plan.part, plan.pixels);
   T sums[kLaneOutputs] = {};
   if (begin < end) {
-    PixelWalk at(shape, begin);
+    PixelWalk at(begin, rows, q);
 #pragma unroll 1
-    for (int64_t pixel = begin; pixel < end; pixel += kRows, at.advance(shape, kRows)) {
-      const int64_t ih = at.p * shape.stride_h + offset_h, iw = at.q * shape.stride_w + offset_w;
+    for (int64_t pixel = begin; pixel < end; pixel += kRows, at.advance(kRows, rows, q)) {
+      const int64_t ih = at.row * shape.stride_h + offset_h;
+      const int64_t iw = at.column * shape.stride_w + offset_w;
       if (ih < 0 || ih >= shape.h || iw < 0 || iw >= shape.w) continue;
       const Element* dy = static_cast<const Element*>(p.dy) + pixel * shape.k;
       const Element* x =
-          static_cast<const Element*>(p.x) + ((at.n * shape.h + ih) * shape.w + iw) * shape.c;
+          static_cast<const Element*>(p.x) + ((at.image * shape.h + ih) * shape.w + iw) * shape.c;
 #pragma unroll
       for (int i = 0; i < kLaneOutputs; ++i) {
         sums[i] += to_compute(dy[k[i]]) * load(x[c[i]], c[i]);
       }
     }
   }
-  T* partial = static_cast<T*>(p.workspace) + slice * plan.outputs;
+  T* partial = static_cast<T*>(p.workspace) + static_cast<int64_t>(slice) * plan.outputs;
 #pragma unroll
   for (int i = 0; i < kLaneOutputs; ++i) {
     const T sum = column_sum(sums[i]);
-    const int64_t output = first + i * kLanes;
+    const int output = first + i * kLanes;
     if (threadIdx.y == 0 && output < plan.outputs) partial[output] = sum;
   }
 }
@@ -101,17 +87,18 @@ __global__ void __launch_bounds__(kLanes* kRows, kBlocksPerSm)
 // A thread adds up one element's parts.
 template <typename T, typename Out>
 __global__ void __launch_bounds__(kLanes* kRows)
-    conv_generic_wgrad_sum(const WgradPlan plan, const ConvWgrad p) {
-  const int64_t size = plan.taps * plan.outputs;
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * (kLanes * kRows) + threadIdx.x;
+    conv_generic_wgrad_sum(const WgradPlan plan, const ConvWgrad p, int depth) {
+  const int size = plan.taps * plan.outputs;
+  const unsigned i = blockIdx.x * (kLanes * kRows) + threadIdx.x;
   if (i >= size) return;
   const T* partials = static_cast<const T*>(p.workspace) + i;
   T sum = 0;
+#pragma unroll 1
   for (int64_t part = 0; part < plan.parts; ++part) sum += partials[part * size];
-  const int64_t depth = p.shape.c / p.shape.groups;
-  const int64_t tap = i / plan.outputs, output = i % plan.outputs;
+  const int tap = static_cast<int>(i) / plan.outputs, output = static_cast<int>(i) % plan.outputs;
+  const int columns = static_cast<int>(p.shape.s);
   const int64_t at = output / depth * p.dw_strides.k + output % depth * p.dw_strides.c +
-                     tap / p.shape.s * p.dw_strides.r + tap % p.shape.s * p.dw_strides.s;
+                     tap / columns * p.dw_strides.r + tap % columns * p.dw_strides.s;
   static_cast<Out*>(p.dw)[at] = from_compute<Out>(sum);
 }
 
@@ -119,16 +106,19 @@ template <typename Element>
 void launch(const ConvWgrad& p, cudaStream_t stream) {
   using T = Compute<Element>;
   const WgradPlan plan(p.shape);
-  const int64_t size = plan.taps * plan.outputs;
+  const int size = plan.taps * plan.outputs;
   if (size == 0) return;
+  const int depth = static_cast<int>(p.shape.c / p.shape.groups);
+  const int width = static_cast<int>(p.shape.k / p.shape.groups);
   const auto blocks = static_cast<unsigned>(plan.parts * plan.taps * plan.tiles);
-  conv_generic_wgrad_parts<Element><<<blocks, dim3(kLanes, kRows), 0, stream>>>(plan, p);
+  conv_generic_wgrad_parts<Element>
+      <<<blocks, dim3(kLanes, kRows), 0, stream>>>(plan, p, depth, width);
   constexpr int kThreads = kLanes * kRows;
-  const auto sum_blocks = static_cast<unsigned>((size + kThreads - 1) / kThreads);
+  const unsigned sum_blocks = (static_cast<unsigned>(size) + kThreads - 1) / kThreads;
   if (p.dw_dtype == p.dtype) {
-    conv_generic_wgrad_sum<T, Element><<<sum_blocks, kThreads, 0, stream>>>(plan, p);
+    conv_generic_wgrad_sum<T, Element><<<sum_blocks, kThreads, 0, stream>>>(plan, p, depth);
   } else {
-    conv_generic_wgrad_sum<T, T><<<sum_blocks, kThreads, 0, stream>>>(plan, p);
+    conv_generic_wgrad_sum<T, T><<<sum_blocks, kThreads, 0, stream>>>(plan, p, depth);
   }
 }
 

@@ -1,14 +1,14 @@
 // Filter gradient: the implicit GEMM where it serves, else the generic kernel.
+#include "conv_choice.h"
 #include "conv_generic_wgrad.h"
 #include "conv_wgrad.h"
-#include "igemm_problem.h"
 #include "igemm_wgrad.h"
 
 namespace rnk::cuda {
 namespace {
 
 bool takes_igemm(const ConvWgrad& params) {
-  return !generic_is_forced() && igemm_wgrad_serves(params);
+  return !generic_is_wanted() && igemm_wgrad_serves(params);
 }
 
 }  // namespace

@@ -28,7 +28,8 @@ struct IgemmChoice {
   int tile_columns() const { return tile == IgemmTileKind::k128x128 ? 128 : 64; }
 };
 
-// The tile for rows x columns outputs in each of `groups` groups.
+// The tile for rows x columns outputs in each of `groups` groups; RNK_CUDA_TILE=128x128, 128x64 or
+// 64x64 overrides it.
 IgemmTileKind choose_tile(int64_t rows, int64_t columns, int64_t groups, int multiprocessors);
 
 // The kernels, by direction and operand type. The fp32 ones have tiles of 128 x 64 and no pointwise

@@ -56,17 +56,13 @@ IgemmInput igemm_input(const ConvShape& s, const void* x, const Prologue& in) {
           static_cast<float>(in.slope)};
 }
 
-bool generic_is_forced() {
-  const char* choice = std::getenv("RNK_CUDA_CONV");
-  return choice != nullptr && std::strcmp(choice, "generic") == 0;
-}
-
 bool device_has_igemm() { return device_attribute(cudaDevAttrComputeCapabilityMajor) >= 8; }
 
 // A model of the time: rounds of blocks over the multiprocessors, times a block's work. Of equal
 // ones the larger tile, which loads fewer bytes per output.
 IgemmTileKind choose_tile(int64_t rows, int64_t columns, int64_t groups, int multiprocessors) {
   struct Option {
+    const char* name;
     IgemmTileKind kind;
     int64_t rows, columns, cost;
   };
@@ -74,12 +70,14 @@ IgemmTileKind choose_tile(int64_t rows, int64_t columns, int64_t groups, int mul
   // half as many outputs a byte as 128 x 128, and its warps load a fragment for 2 to 4 mma instead
   // of 4 to 8: counted as 1.3. 128 x 64 has the large tile's fragments and 3/4 of its outputs a
   // byte.
-  constexpr Option kOptions[] = {{IgemmTileKind::k128x128, 128, 128, 100},
-                                 {IgemmTileKind::k128x64, 128, 64, 110},
-                                 {IgemmTileKind::k64x64, 64, 64, 130}};
+  constexpr Option kOptions[] = {{"128x128", IgemmTileKind::k128x128, 128, 128, 100},
+                                 {"128x64", IgemmTileKind::k128x64, 128, 64, 110},
+                                 {"64x64", IgemmTileKind::k64x64, 64, 64, 130}};
+  const char* wanted = std::getenv("RNK_CUDA_TILE");
   IgemmTileKind best = IgemmTileKind::k128x128;
   int64_t best_time = INT64_MAX;
   for (const Option& option : kOptions) {
+    if (wanted != nullptr && std::strcmp(wanted, option.name) == 0) return option.kind;
     const int64_t blocks = ceil_div(rows, option.rows) * ceil_div(columns, option.columns) * groups;
     const int64_t rounds = ceil_div(blocks, multiprocessors);
     const int64_t time = rounds * option.rows * option.columns * option.cost;

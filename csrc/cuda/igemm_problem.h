@@ -35,9 +35,6 @@ bool igemm_serves_shape(const ConvShape& shape, DType dtype);
 // The input of a convolution x * w with its prologue.
 IgemmInput igemm_input(const ConvShape& shape, const void* x, const Prologue& in);
 
-// RNK_CUDA_CONV=generic sends every convolution to the generic kernels.
-bool generic_is_forced();
-
 // The current device has mma.m16n8k16 and cp.async.
 bool device_has_igemm();
 

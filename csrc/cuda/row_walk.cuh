@@ -25,6 +25,7 @@ struct RowPlan {
   unsigned extra;       // threads, from the first, that have one more
   int64_t jump;         // elements from a row to the one a step further, but for offset_step
   int64_t offset_step;  // step % inner
+  int64_t step;         // rows from one turn to the next
 };
 
 // blocks: about as many as are worth starting; at least `rows_each` rows a thread where that leaves
@@ -50,6 +51,7 @@ inline RowPlan plan_rows(int64_t outer, int64_t channels, int64_t inner, int wid
   plan.extra = static_cast<unsigned>(rows % step);
   plan.jump = step / inner * channels * inner;
   plan.offset_step = step % inner;
+  plan.step = step;
   return plan;
 }
 
@@ -57,13 +59,16 @@ inline RowPlan plan_rows(int64_t outer, int64_t channels, int64_t inner, int wid
 template <int kWidth>
 struct RowWalk {
   int64_t channel;  // the first of kWidth
-  int64_t left;     // rows to come, the present one included; 0 where there is no channel
-  int64_t at;       // element index of the present row and first channel
+  int64_t row;
+  int64_t left;  // rows to come, the present one included; 0 where there is no channel
+  int64_t at;    // element index of the present row and first channel
 
   __device__ explicit RowWalk(const RowPlan& p) {
-    const unsigned row = blockIdx.y * blockDim.y + threadIdx.y;
+    const unsigned first = blockIdx.y * blockDim.y + threadIdx.y;
+    row = first;
+    step_ = p.step;
     channel = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * kWidth;
-    left = channel < p.channels ? p.turns + (row < p.extra ? 1 : 0) : 0;
+    left = channel < p.channels ? p.turns + (first < p.extra ? 1 : 0) : 0;
     jump_ = p.jump;
     if (kWidth > 1) {
       at = row * p.channels + channel;
@@ -71,8 +76,8 @@ struct RowWalk {
     }
     // The first row is a small number: 32-bit division will do, also where inner is huge.
     const unsigned inner = static_cast<unsigned>(p.inner < 0x7fffffff ? p.inner : 0x7fffffff);
-    offset_ = row % inner;
-    at = (row / inner * p.channels + channel) * p.inner + offset_;
+    offset_ = first % inner;
+    at = (first / inner * p.channels + channel) * p.inner + offset_;
     inner_ = p.inner;
     offset_step_ = p.offset_step;
     wrap_ = (p.channels - 1) * p.inner;
@@ -80,6 +85,7 @@ struct RowWalk {
 
   __device__ void next() {
     --left;
+    row += step_;
     at += jump_;
     if (kWidth > 1) return;
     offset_ += offset_step_;
@@ -91,7 +97,7 @@ struct RowWalk {
   }
 
  private:
-  int64_t jump_, inner_, offset_, offset_step_, wrap_;
+  int64_t step_, jump_, inner_, offset_, offset_step_, wrap_;
 };
 
 }  // namespace rnk::cuda

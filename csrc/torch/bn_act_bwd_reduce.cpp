@@ -30,19 +30,22 @@ void run(const Tensor& dz, const Tensor& y, const BnSide& bn, const BnSide& bn2,
   check_same(dz, y, "dz");
   if (residual.has_value()) check_same(*residual, y, "residual");
   check_mask(mask, y);
-  const BnActBwdReduceParams params{device_ptr(dz),
-                                    bn,
-                                    bn2,
-                                    device_ptr(residual),
-                                    static_cast<const uint8_t*>(device_ptr(mask)),
-                                    device_ptr(g),
-                                    view.outer,
-                                    view.channels,
-                                    view.inner,
-                                    dtype_of(y, "y"),
-                                    act_of(act),
-                                    slope};
+  BnActBwdReduceParams params{device_ptr(dz),
+                              bn,
+                              bn2,
+                              device_ptr(residual),
+                              static_cast<const uint8_t*>(device_ptr(mask)),
+                              device_ptr(g),
+                              view.outer,
+                              view.channels,
+                              view.inner,
+                              dtype_of(y, "y"),
+                              act_of(act),
+                              slope,
+                              nullptr};
   const DeviceScope scope(y);
+  const OptionalTensor workspace = empty_bytes(y, launch::bn_act_bwd_reduce_workspace(params));
+  params.workspace = device_ptr(workspace);
   launch::bn_act_bwd_reduce(params, scope.context());
   scope.check_launch("bn_act_bwd_reduce");
 }

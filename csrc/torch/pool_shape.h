@@ -35,6 +35,10 @@ inline int64_t pool_out(int64_t in, const PoolWindow& w, int i, bool ceil_mode) 
 
 inline PoolShape pool_shape(const PoolWindow& w, const Ints& in, int64_t p, int64_t q,
                             bool channels_last, DType dtype) {
+  for (int i = 0; i < 2; ++i) {  // the CUDA kernels count along a dimension in 32 bits
+    const int64_t span = in[i + 2] + 2 * w.padding[i] + w.stride[i] + w.dilation[i] * w.kernel[i];
+    STD_TORCH_CHECK(span < INT32_MAX, "x: more than 2^31 rows or columns");
+  }
   return {in[0],
           in[1],
           in[2],

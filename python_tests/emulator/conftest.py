@@ -15,6 +15,7 @@ NEEDS_NVCC = (
     "features",
     "gemm",
     "host_launch",
+    "igemm",
     "mutation",
     "nvcc_kernels",
 )

@@ -38,7 +38,7 @@ void launch_on(const Tensor& dy, cuda::ConvDgrad& params) {
 Tensor input_gradient(const Tensor& dy, const Tensor& w, const OptionalTensor& branch,
                       const Ints& input_size, const ConvGeometry& conv, MemoryFormat format,
                       bool tf32) {
-  const ConvShape shape = conv_shape(input_size, w, conv);
+  const ConvShape shape = cuda_shape(input_size, w, conv);
   check_output_size(dy, shape);
   const NhwcOutput dx(dy, input_size, format);
   if (branch.has_value()) check_same(*branch, dx.result(), "branch");
@@ -71,7 +71,7 @@ Tensor run_conv_dgrad(const Tensor& dy, const Tensor& w, const OptionalTensor& b
 std::tuple<Tensor, Tensor> run_conv_dgrad_bn(const Tensor& dy, const Tensor& w,
                                              const OptionalTensor& branch, const PreviousBn& bn,
                                              const ConvGeometry& conv, bool tf32) {
-  const ConvShape shape = conv_shape(sizes_of(bn.y), w, conv);
+  const ConvShape shape = cuda_shape(sizes_of(bn.y), w, conv);
   check_output_size(dy, shape);
   STD_TORCH_CHECK(bn.y.scalar_type() == dy.scalar_type(), "y_prev: dtype differs");
   STD_TORCH_CHECK(bn.y.device() == dy.device(), "y_prev: device differs");

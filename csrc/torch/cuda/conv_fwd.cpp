@@ -18,7 +18,7 @@ const EpilogueArgs& no_epilogue() {
 // y, and where `stats` is there its statistics.
 Tensor run(const Tensor& x, const Tensor& w, const PrologueArgs& in, const EpilogueArgs& out,
            const ConvGeometry& conv, bool tf32, const OptionalTensor& stats) {
-  const ConvShape shape = conv_shape(sizes_of(x), w, conv);
+  const ConvShape shape = cuda_shape(sizes_of(x), w, conv);
   const NhwcOutput y(x, {shape.n, shape.k, shape.p, shape.q}, conv_format(x, w));
   check_epilogue(out, y.result());
   const Tensor x_nhwc = nhwc(x), filter = filter_for(x, w);

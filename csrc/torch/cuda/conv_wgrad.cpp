@@ -19,7 +19,7 @@ bool is_written(ScalarType type, const Tensor& x) {
 
 Tensor run_conv_wgrad(const Tensor& dy, const Tensor& x, const Tensor& w, const PrologueArgs& in,
                       const ConvGeometry& conv, bool tf32) {
-  const ConvShape shape = conv_shape(sizes_of(x), w, conv);
+  const ConvShape shape = cuda_shape(sizes_of(x), w, conv);
   check_output_size(dy, shape);
   STD_TORCH_CHECK(dy.scalar_type() == x.scalar_type(), "dy: dtype differs");
   STD_TORCH_CHECK(dy.device() == x.device(), "dy: device differs");

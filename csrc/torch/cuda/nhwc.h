@@ -7,6 +7,19 @@
 
 namespace rnk {
 
+// conv_shape(), where the kernels' 32-bit positions in images and filters suffice.
+inline ConvShape cuda_shape(const Ints& size, const Tensor& w, const ConvGeometry& conv) {
+  constexpr int64_t kLimit = int64_t{1} << 30;
+  const ConvShape s = conv_shape(size, w, conv);
+  for (int64_t extent : {s.c, s.k, s.h + 2 * s.padding_h, s.w + 2 * s.padding_w, s.r * s.dilation_h,
+                         s.s * s.dilation_w, s.stride_h, s.stride_w}) {
+    STD_TORCH_CHECK(extent < kLimit, "a channel count, padded image, filter or stride of ", extent,
+                    " is too large");
+  }
+  STD_TORCH_CHECK(w.numel() < kLimit, "w: expected fewer than 2^30 elements, got ", w.numel());
+  return s;
+}
+
 // t itself where its memory is NHWC, else a copy.
 inline Tensor nhwc(const Tensor& t) {
   return is_channels_last(t) ? t : torch::stable::contiguous(t, MemoryFormat::ChannelsLast);

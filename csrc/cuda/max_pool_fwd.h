@@ -1,0 +1,13 @@
+// Launcher of max_pool_fwd.cu.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "../common/pool_params.h"
+
+namespace rnk::cuda {
+
+// Enqueues on `stream`; errors are left in cudaGetLastError().
+void max_pool_fwd(const MaxPoolFwdParams& params, cudaStream_t stream);
+
+}  // namespace rnk::cuda

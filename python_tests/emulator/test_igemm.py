@@ -1,0 +1,236 @@
+"""The implicit-GEMM kernels, every instantiation of them, on the emulator."""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+
+import pytest
+import torch
+from bn_cases import GELU, IDENTITY, LEAKY, OPS, RELU, SILU, Draw, as_double, check, tuple_of
+from oracle import assert_close_to_oracle
+from shapes import RESNET, ConvShape
+from torch import Tensor
+
+from resnet_kernels import emulator, reference
+
+# Operands, and whether fp32 may be rounded to tf32.
+OPERANDS = {
+    "fp16": (torch.float16, False),
+    "bf16": (torch.bfloat16, False),
+    "tf32": (torch.float32, True),
+    "fp32": (torch.float32, False),
+}
+TENSOR_CORES = ("fp16", "bf16", "tf32")
+TILES = ("128x128", "128x64", "64x64")
+ACTS = (IDENTITY, RELU, GELU, SILU, LEAKY)
+NONE = (None, None, IDENTITY, 0.0)
+PLAIN = (None, None, None, IDENTITY, 0.0)
+
+
+def conv(n: int, c: int, h: int, w: int, k: int, r: int, **geometry) -> ConvShape:
+    return ConvShape(n, c, h, w, k, r, r, **({"padding": (r // 2, r // 2)} | geometry))
+
+
+# By how the input is addressed; rows and columns end inside a tile, chunks inside a tap, outputs
+# come in whole vectors and not.
+ADDRESSING = {
+    "pointwise": [conv(3, 72, 7, 7, 136, 1), conv(1, 40, 3, 3, 67, 1)],
+    "convolution": [
+        conv(2, 24, 9, 11, 136, 3, stride=(2, 1)),
+        conv(1, 72, 7, 7, 33, 3, dilation=(2, 1), padding=(2, 0)),
+        conv(2, 64, 5, 5, 48, 3, groups=2),
+        conv(1, 16, 8, 8, 24, 2, stride=(3, 3), padding=(1, 0)),
+    ],
+    "gather": [
+        conv(1, 3, 17, 17, 64, 7, stride=(2, 2)),
+        conv(2, 13, 6, 5, 35, 3),
+        conv(1, 2, 9, 9, 3, 3, padding=(4, 4)),
+    ],
+}
+SHAPES = [shape for shapes in ADDRESSING.values() for shape in shapes]
+# Forward takes the tile it is told to only where its kernels come in several.
+VARIANTS = [
+    (name, tile, addressing)
+    for name, tile, addressing in itertools.product(OPERANDS, TILES, ADDRESSING)
+    if tile == "128x64" or (name in TENSOR_CORES and addressing != "gather")
+]
+
+
+@pytest.fixture(autouse=True)
+def emulated(seed):
+    """Warps in an order of the test's own, all detectors on."""
+    with emulator.active(seed=seed):
+        yield
+
+
+@pytest.fixture(params=[1, 2])
+def seed(request):
+    """Two orders and two sets of values."""
+    return zlib.crc32(request.node.name.encode()) + request.param
+
+
+def draw(rng: torch.Generator, name: str, exact: bool = True) -> Draw:
+    return Draw(rng, (OPERANDS[name][0], "nhwc"), exact)
+
+
+def aligned(t: Tensor) -> Tensor:
+    """A copy that starts at a whole 16 bytes, so that its channels are read in pieces."""
+    return t.clone(memory_format=torch.preserve_format)
+
+
+def geometry(shape: ConvShape, name: str) -> tuple:
+    return shape.stride, shape.padding, shape.dilation, shape.groups, OPERANDS[name][1]
+
+
+def equal(ours: Tensor, exact: Tensor) -> bool:
+    return torch.equal(ours, exact.to(ours.dtype))
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids="-".join)
+def test_forward_integers_are_exact(variant, rng, monkeypatch):
+    """With a prologue and without, statistics, and every part of the epilogue."""
+    name, tile, addressing = variant
+    monkeypatch.setenv("RNK_CUDA_TILE", tile)
+    d = draw(rng, name)
+    for shape in ADDRESSING[addressing]:
+        x, w = aligned(d.activation(shape.x_size)), d.activation(shape.w_size)
+        geo = geometry(shape, name)
+        vectors, residual = [d.vector(shape.k), d.vector(shape.k)], d.activation(shape.y_size)
+        for before in (
+            NONE,
+            *((d.vector(shape.c), d.vector(shape.c), a, 0.5) for a in (RELU, LEAKY)),
+        ):
+            y, stats = OPS.conv_fwd_stats(x, w, *before, *geo)
+            want = reference.conv_fwd(*map(as_double, (x, w, *before, *PLAIN, *geo)))
+            assert equal(y, want), shape
+            check_statistics(y, stats)
+        epilogues = [PLAIN, (None, vectors[1], None, LEAKY, 0.5), (*vectors, residual, RELU, 0.0)]
+        for after in epilogues:
+            args = (x, w, *NONE, *after, *geo)
+            assert equal(OPS.conv_fwd(*args), reference.conv_fwd(*map(as_double, args))), shape
+
+
+def check_statistics(y: Tensor, stats: Tensor) -> None:
+    """Those of y as stored: counts exact, moments to fp32."""
+    count, mean, m2 = stats.double()
+    exact = reference.bn_stats(y.double())
+    assert torch.equal(count, exact[0])
+    assert torch.allclose(mean, exact[1], rtol=1e-5, atol=1e-5)
+    assert torch.allclose(m2, exact[2], rtol=1e-5, atol=1e-4 * float(exact[2].max()))
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids="-".join)
+def test_forward_activations(variant, rng, repro, monkeypatch):
+    name, tile, addressing = variant
+    monkeypatch.setenv("RNK_CUDA_TILE", tile)
+    d, shape = draw(rng, name, exact=False), ADDRESSING[addressing][0]
+    x, w = aligned(d.activation(shape.x_size)), scaled_filter(d, shape)
+    geo, residual = geometry(shape, name), d.activation(shape.y_size)
+    for act in ACTS:
+        before = (d.vector(shape.c), d.vector(shape.c), act, 0.1)
+        after = (d.vector(shape.k), d.vector(shape.k), residual, act, 0.1)
+        for args in ((x, w, *before, *PLAIN, *geo), (x, w, *NONE, *after, *geo)):
+            check("conv_fwd", shape.y_size, shape.reduction_length, repro, *args)
+
+
+def scaled_filter(d: Draw, shape: ConvShape) -> Tensor:
+    return d.activation(shape.w_size) * shape.reduction_length**-0.5
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids="-".join)
+def test_input_gradient_integers_are_exact(variant, rng, monkeypatch):
+    """Alone, with a branch, and on through a batch norm by its values and by the mask."""
+    name, tile, addressing = variant
+    monkeypatch.setenv("RNK_CUDA_TILE", tile)
+    d = draw(rng, name)
+    for shape in (transposed(s) for s in ADDRESSING[addressing]):
+        dy, w = aligned(d.activation(shape.y_size)), d.activation(shape.w_size)
+        geo = geometry(shape, name)
+        for branch in (None, d.activation(shape.x_size)):
+            args = (dy, w, branch, list(shape.x_size), *geo)
+            assert equal(OPS.conv_dgrad(*args), reference.conv_dgrad(*map(as_double, args))), shape
+        y, bn = d.activation(shape.x_size), d.bn(shape.c)
+        bits = reference.bn_act_fwd_mask(y, *bn[2:], None, None, None, RELU, 0.0)[1]
+        branch = d.activation(shape.x_size)
+        for mask, act in itertools.product((None, bits), (RELU, LEAKY)):
+            args = (dy, w, branch, y, *bn, mask, act, 0.5, *geo)
+            check_batch_norm_gradient(args)
+
+
+def transposed(shape: ConvShape) -> ConvShape:
+    """Input and output channels exchanged: the depth of this gradient's GEMM is that of forward."""
+    return shape._replace(c=shape.k, k=shape.c) if shape.groups == 1 else shape
+
+
+def check_batch_norm_gradient(args: tuple) -> None:
+    g, sums = OPS.conv_dgrad_bn(*args)
+    want, _ = reference.conv_dgrad_bn(*map(as_double, args))
+    assert equal(g, want)
+    y, mean, rstd = (t.double() for t in args[3:6])
+    xhat = (y - mean[:, None, None]) * rstd[:, None, None]
+    exact = torch.stack([(g.double() * by).sum((0, 2, 3)) for by in (torch.ones_like(xhat), xhat)])
+    size = torch.stack(
+        [(g.double() * by).abs().sum((0, 2, 3)) for by in (torch.ones_like(xhat), xhat)]
+    )
+    assert ((sums.double() - exact).abs() <= 1e-6 * size + 1e-6).all()
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids="-".join)
+def test_gradient_activations(variant, rng, repro, monkeypatch):
+    name, tile, addressing = variant
+    monkeypatch.setenv("RNK_CUDA_TILE", tile)
+    d, shape = draw(rng, name, exact=False), transposed(ADDRESSING[addressing][0])
+    dy, w = aligned(d.activation(shape.y_size)), scaled_filter(d, shape)
+    y, bn = d.activation(shape.x_size), d.bn(shape.c)
+    length = shape.k * shape.r * shape.s
+    for act in (GELU, SILU, IDENTITY):
+        args = (dy, w, None, y, *bn, None, act, 0.1, *geometry(shape, name))
+        g, _ = tuple_of(OPS.conv_dgrad_bn(*args))
+        theirs, exact = (reference.conv_dgrad_bn(*a)[0] for a in (args, map(as_double, args)))
+        assert_close_to_oracle(g, exact, theirs, length, name="g", repro=repro)
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, conv(2, 136, 9, 9, 144, 1)], ids=lambda s: s.id)
+@pytest.mark.parametrize("name", OPERANDS)
+def test_filter_gradient_integers_are_exact(name, shape, rng):
+    """Every prologue, dy in whole vectors and not, parameters of both dtypes and layouts."""
+    d = draw(rng, name)
+    dy, x = aligned(d.activation(shape.y_size)), aligned(d.activation(shape.x_size))
+    for act in (None, RELU, LEAKY):
+        before = NONE if act is None else (d.vector(shape.c), d.vector(shape.c), act, 0.5)
+        for w in (d.activation(shape.w_size), torch.zeros(shape.w_size)):
+            args = (dy, x, w, *before, *geometry(shape, name))
+            dw = OPS.conv_wgrad(*args)
+            assert equal(dw, reference.conv_wgrad(*map(as_double, args)))
+            assert dw.stride() == w.stride() or 1 in w.shape
+
+
+@pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[2], SHAPES[7]], ids=lambda s: s.id)
+@pytest.mark.parametrize("name", OPERANDS)
+def test_filter_gradient_activations(name, shape, rng, repro):
+    d = draw(rng, name, exact=False)
+    dy, x = aligned(d.activation(shape.y_size)), aligned(d.activation(shape.x_size))
+    w, rows = d.activation(shape.w_size), shape.y_size[0] * shape.y_size[2] * shape.y_size[3]
+    for act in (GELU, SILU, IDENTITY):
+        before = (d.vector(shape.c), d.vector(shape.c), act, 0.1)
+        args = (dy, x, w, *before, *geometry(shape, name))
+        check("conv_wgrad", shape.w_size, rows, repro, *args, strides=False)
+
+
+@pytest.mark.parametrize("seed", [3], indirect=True)
+@pytest.mark.parametrize("shape", RESNET, ids=lambda s: s.id)
+@pytest.mark.parametrize("name", TENSOR_CORES)
+def test_resnet_layers(name, shape, rng, repro):
+    """Every convolution of ResNet-18 and ResNet-50 on a small image, all three directions."""
+    small = shape.at(1, max(min(shape.h, 12), 7))
+    d = draw(rng, name, exact=False)
+    x, w = aligned(d.activation(small.x_size)), aligned(scaled_filter(d, small))
+    dy = aligned(d.activation(small.y_size))
+    geo, length = geometry(small, name), small.reduction_length
+    before = (d.vector(small.c), d.vector(small.c), RELU, 0.0)
+    check("conv_fwd", small.y_size, length, repro, x, w, *before, *PLAIN, *geo)
+    outputs = small.k * small.r * small.s
+    check("conv_dgrad", small.x_size, outputs, repro, dy, w, None, list(small.x_size), *geo)
+    pixels = small.y_size[2] * small.y_size[3]
+    check("conv_wgrad", small.w_size, pixels, repro, dy, x, w, *before, *geo, strides=False)
