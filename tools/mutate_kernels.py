@@ -1,14 +1,15 @@
 """Breaks the CUDA kernels at one point at a time and runs the emulated tests that cover the point.
 
-`python tools/mutate_kernels.py [--size 200] [--source 40] [--seed 0] [--jobs 2] [pytest arguments]`,
-after a build with nvcc. Prints every break that no test sees and, last, killed/total. What cannot be
-seen is argued in python_tests/mutants_equivalent.txt and in neither number. All verdicts are in
-build/mutate/report-<seed>.txt.
+`python tools/mutate_kernels.py [--size 200] [--source 40] [--seed 0] [--jobs 2] [pytest options]`,
+after a build with nvcc. Prints every break that no test sees and, last, killed/total. What cannot
+be seen is argued in python_tests/mutants_equivalent.txt and counts in neither number. All verdicts
+are in build/mutate/report-<seed>.txt.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import os
 import random
@@ -37,7 +38,9 @@ class Loop:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         items = [item for item in session.items if covering.is_emulated(item)]
-        bench = run.Bench(items, run.measured(items, self.options.jobs))
+        jobs = self.options.jobs
+        tests = {item.nodeid: functools.partial(covering.failure, item) for item in items}
+        bench = run.Bench(tests, run.measured(items, jobs), run.find_texts(jobs))
         print(f"{len(bench.covered)} of {len(items)} emulated tests cover kernels", flush=True)
         arguments = mutant.argued(ARGUED)
         report = covering.FOLDER / f"report-{self.options.seed}.txt"

@@ -49,14 +49,12 @@ OPERATORS: dict[str, Callable[[str], str | None]] = {
     "wait for fewer": _sub(r"(?<=wait_group )(\d+)", lambda m: str(int(m[1]) + 1)),
     "comparison": _swap(r"^setp\.(\w\w)\b", OPPOSITE),
     "guard negated": lambda code: (
-        code.replace("@!", "@", 1) if code.startswith("@!") else code.replace("@", "@!", 1)
-    )
-    if code.startswith("@")
-    else None,
-    "border test": _swap(r"^(and|or)\.pred", {"and": "or", "or": "and"}),
-    "choice swapped": _sub(
-        r"^(selp\.\w+) (\S+), (\S+), (\S+), (\S+);", r"\1 \2, \4, \3, \5;"
+        (code.replace("@!", "@", 1) if code.startswith("@!") else code.replace("@", "@!", 1))
+        if code.startswith("@")
+        else None
     ),
+    "border test": _swap(r"^(and|or)\.pred", {"and": "or", "or": "and"}),
+    "choice swapped": _sub(r"^(selp\.\w+) (\S+), (\S+), (\S+), (\S+);", r"\1 \2, \4, \3, \5;"),
     "index plus one": _sub(
         r"(?<=^add\.[su]32 )(%r\d+, %r\d+, )(-?\d+)", lambda m: m[1] + str(int(m[2]) + 1)
     ),
@@ -69,9 +67,7 @@ OPERATORS: dict[str, Callable[[str], str | None]] = {
     "product term dropped": _sub(
         r"^mad\.lo(\.[su](?:32|64)) (%\w+), \S+, \S+, (\S+);", r"mov\1 \2, \3;"
     ),
-    "shift": _sub(
-        r"(?<=^sh[lr]\.)(\w+ %\w+, %\w+, )(\d+)", lambda m: m[1] + str(int(m[2]) + 1)
-    ),
+    "shift": _sub(r"(?<=^sh[lr]\.)(\w+ %\w+, %\w+, )(\d+)", lambda m: m[1] + str(int(m[2]) + 1)),
     "fma to mul": _sub(r"^fma\.rn(\.f\d\d) (\S+ \S+ \S+), \S+;", r"mul\1 \2;"),
     "sign": _swap(r"^(add|sub)(?:\.rn)?\.f\d\d", {"add": "sub", "sub": "add"}),
     "extremum": _swap(r"^(min|max)\.", {"min": "max", "max": "min"}),

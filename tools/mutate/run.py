@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -35,13 +34,23 @@ class Outcome:
 
 
 class Bench:
-    """The tests, what they cover, and the library's texts."""
+    """What breaks are tried on.
 
-    def __init__(self, items: list[pytest.Item], covered: dict[str, Covered]) -> None:
-        self.items = {item.nodeid: item for item in items}
-        self.covered = covered
+    Args:
+        tests: by name, functions that return why they failed, or None.
+        covered: what they cover, by the same names.
+        texts: the library's, by the name of the .cu file.
+    """
 
-    def tests(self, text: Text, lines: set[int]) -> list[str]:
+    def __init__(
+        self,
+        tests: dict[str, Callable[[], str | None]],
+        covered: dict[str, Covered],
+        texts: dict[str, Text],
+    ) -> None:
+        self.tests, self.covered, self.texts = tests, covered, texts
+
+    def covering(self, text: Text, lines: set[int]) -> list[str]:
         """Tests that execute one of the lines: the quickest of every test function first."""
         masks = covering.masks_of(text, lines)
         functions: dict[str, list[str]] = defaultdict(list)
@@ -51,20 +60,20 @@ class Bench:
         rounds = itertools.zip_longest(*functions.values())
         return [nodeid for group in rounds for nodeid in group if nodeid is not None]
 
-    def outcome_of(self, text: Text, broken: str, tests: list[str]) -> tuple[str, str]:
+    def outcome_of(self, text: Text, broken: str, names: list[str]) -> tuple[str, str]:
         """Verdict and detail of a broken text. Leaves it in place: for a process of its own."""
         try:
             text.module.replace(broken)
         except emulator.EmulatorError as e:
             return "void", str(e)
         spent = 0.0
-        for count, nodeid in enumerate(tests):
+        for count, nodeid in enumerate(names):
             if spent > TEST_SECONDS:
-                return "survived", f"the quickest {count} of {len(tests)} covering tests"
+                return "survived", f"the quickest {count} of {len(names)} covering tests"
             spent += self.covered[nodeid].seconds
-            if why := covering.failure(self.items[nodeid]):
+            if why := self.tests[nodeid]():
                 return "killed", f"{nodeid}: {why}"
-        return "survived", f"{len(tests)} covering tests"
+        return "survived", f"{len(names)} covering tests"
 
     def cpu_seconds(self) -> int:
         """More than any test that ends at all can need."""
@@ -77,7 +86,7 @@ class Bench:
         at = text.sources[mutant.line - 1]
         line = f"{at[0]}: {source.lines_of(at[0])[at[1] - 1].strip()}" if at else ""
         name = key(mutant.operator, kernel.name, line, mutant.before)
-        tests = self.tests(text, {mutant.line})
+        tests = self.covering(text, {mutant.line})
         return Outcome(*self.outcome_of(text, ptx.apply(mutant, text), tests), name)
 
     def try_source(self, mutant: Mutant) -> Outcome:
@@ -88,7 +97,7 @@ class Bench:
             broken = source.broken_text(mutant, stem, text)
             if broken is None:
                 continue
-            tests = self.tests(text, text.by_source[mutant.where, mutant.line])
+            tests = self.covering(text, text.by_source[mutant.where, mutant.line])
             verdict, detail = self.outcome_of(text, broken, tests)
             details.append(f"{stem}: {detail}")
             if verdict == "killed":
@@ -98,27 +107,35 @@ class Bench:
     def texts_with(self, mutant: Mutant) -> list[tuple[str, Text]]:
         """Texts with instructions of the line: covered ones first, then those quick to compile."""
         at = (mutant.where, mutant.line)
-        found = [(stem, t) for stem, t in texts_by_stem().items() if at in t.by_source]
-        return sorted(found, key=lambda f: (not self.tests(f[1], f[1].by_source[at]), len(f[1].ptx)))
+        found = [(stem, t) for stem, t in self.texts.items() if at in t.by_source]
+        return sorted(
+            found, key=lambda f: (not self.covering(f[1], f[1].by_source[at]), len(f[1].ptx))
+        )
 
     def attempt(self, mutant: Mutant) -> Outcome:
         return self.try_ptx(mutant) if mutant.kind == "ptx" else self.try_source(mutant)
 
 
-@functools.cache
-def texts_by_stem() -> dict[str, Text]:
+def find_texts(jobs: int) -> dict[str, Text]:
     """The library's texts by the .cu file they come from: found once by compiling them all."""
-    known = FOLDER / f"stems-{digest(''.join(sorted(library())))}.json"
+    state = digest("".join(sorted(library())))
+    known = FOLDER / f"stems-{state}.json"
     if not known.exists():
         by_entries = {text.entries: text.digest for text in library().values()}
-        names = {stem: source.names_in(stem) for stem in source.stems()}
+        found = {}
+        stems = iter(source.stems())
+        for stem, names in forked(stems, source.names_in, jobs, lambda _: 600):
+            if names and names not in by_entries:
+                raise RuntimeError(f"{stem}.cu has other kernels than the library: build it anew")
+            if names:
+                found[stem] = by_entries[names]
         FOLDER.mkdir(parents=True, exist_ok=True)
-        known.write_text(json.dumps({s: by_entries[n] for s, n in names.items() if n}))
+        known.write_text(json.dumps(found))
     return {stem: library()[d] for stem, d in json.loads(known.read_text()).items()}
 
 
 def measured(items: list[pytest.Item], jobs: int) -> dict[str, Covered]:
-    """What the tests cover, from the cache or by running them, a file's tests split over the jobs."""
+    """What the tests cover, from the cache or by running them, file by file in several jobs."""
     known, unknown = covering.load(items)
     for group in unknown:
         parts = [group[i :: 4 * jobs] for i in range(4 * jobs)]

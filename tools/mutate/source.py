@@ -16,7 +16,7 @@ from .mutant import Mutant
 from .texts import ROOT, Text, entries, instructions, library, with_names_of
 
 sys.path.insert(0, str(ROOT))
-from csrc import toolchain  # noqa: E402
+from csrc import toolchain
 
 # Name, what is replaced, by what. Operators of C++ stand between blanks here, brackets of templates
 # do not.
@@ -94,10 +94,10 @@ def _cuda() -> toolchain.Cuda:
     return cuda
 
 
-def compile_ptx(stem: str, root: Path = ROOT) -> str | None:
+def compile_ptx(stem: str, root: Path = ROOT, flags: tuple[str, ...] = ()) -> str | None:
     """PTX of csrc/cuda/<stem>.cu as the library has it; None where nvcc refuses the source."""
     with tempfile.NamedTemporaryFile(suffix=".ptx") as out:
-        command = [_cuda().nvcc, *toolchain.PTX_FLAGS.split(), "-ptx", "-o", out.name]
+        command = [_cuda().nvcc, *toolchain.PTX_FLAGS.split(), *flags, "-ptx", "-o", out.name]
         source = root / f"csrc/cuda/{stem}.cu"
         run = subprocess.run([*command, str(source)], capture_output=True)
         return Path(out.name).read_text() if run.returncode == 0 else None
@@ -128,4 +128,4 @@ def stems() -> list[str]:
 
 def names_in(stem: str) -> frozenset[str]:
     """Kernels of a .cu file, by which its text in the library is known."""
-    return entries(compile_ptx(stem) or "")
+    return entries(compile_ptx(stem, flags=("-Xcicc", "-O0")) or "")

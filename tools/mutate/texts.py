@@ -1,4 +1,4 @@
-"""The PTX texts inside the library: their kernels, their lines, and the source lines behind them."""
+"""The PTX texts inside the library: their kernels, lines, and the source lines behind them."""
 
 from __future__ import annotations
 
