@@ -6,7 +6,7 @@ SOURCES := $(shell find csrc -type f \( -name '*.cpp' -o -name '*.h' -o -name '*
 PYTEST_FLAGS ?=
 MUTATE_FLAGS ?=
 
-.PHONY: demo test lint bench abi sanitize fuzz mutate clean setup
+.PHONY: demo test lint bench abi arches sanitize fuzz mutate clean setup
 
 # The main job: a fused ResNet trains on real scans of digits.
 demo: setup
@@ -30,6 +30,10 @@ bench: setup
 # The one built binary on the oldest supported torch, on a CPU build and on the newest.
 abi: setup
 	$(BIN)/python tools/check_abi.py
+
+# Every CUDA kernel for sm_80 to sm_120: no spills; what each takes, in docs/resources.md.
+arches: setup
+	$(BIN)/python tools/kernel_resources.py
 
 # The emulator under AddressSanitizer and UndefinedBehaviorSanitizer, and its parser under libFuzzer.
 sanitize: setup

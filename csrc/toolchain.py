@@ -13,8 +13,11 @@ import sysconfig
 from pathlib import Path
 
 DEFAULT_ARCHS = ("80", "90")
+# Of every nvcc command: the language, and that a kernel which spills registers is an error.
+NVCC_LANGUAGE = "-std=c++17 -O3"
+NVCC_CHECKS = "-Xptxas -warn-spills -Werror all-warnings"
 # How nvcc makes the PTX that the emulator runs.
-PTX_FLAGS = "-std=c++17 -O3 -gencode arch=compute_80,code=compute_80 -lineinfo"
+PTX_FLAGS = f"{NVCC_LANGUAGE} -gencode arch=compute_80,code=compute_80 -lineinfo"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,13 +61,14 @@ def cpu_sources(root: Path) -> list[Source]:
 
 
 def _cuda_ops(root: Path, backend: str, flags: str, rule: str) -> list[Source]:
-    """The kernels, and the bindings of those ops that have a .cu file."""
+    """The kernels, the bindings of those ops that have a .cu file, and what they share."""
     kernels = sorted((root / "csrc/cuda").glob("*.cu"))
-    folders = [root / "csrc/torch", root / "csrc/torch/cuda"]
-    bindings = [folder / f"{path.stem}.cpp" for folder in folders for path in kernels]
+    ops = [root / "csrc/torch" / f"{path.stem}.cpp" for path in kernels]
+    bindings = [path for path in ops if path.exists()]
+    bindings += sorted((root / "csrc/torch/cuda").glob("*.cpp"))
     return [
         *(Source(path, "", rule) for path in kernels),
-        *(Source(path, f"-DRNK_BACKEND_{backend} {flags}") for path in bindings if path.exists()),
+        *(Source(path, f"-DRNK_BACKEND_{backend} {flags}") for path in bindings),
     ]
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -11,7 +14,7 @@ from shapes import ACTIVATIONS, DTYPE_NAMES, size_id
 from torch import Tensor
 
 from resnet_kernels import reference
-from resnet_kernels.ops.library import namespace
+from resnet_kernels.ops.library import default_backend, namespace
 
 
 class _DefaultOps:
@@ -27,7 +30,25 @@ SLOPE = 0.1
 FORMATS = {"nhwc": torch.channels_last, "nchw": torch.contiguous_format}
 CASES = list(itertools.product(DTYPE_NAMES, FORMATS))
 # Beyond the hostile ones: several chunks of rows, blocks of columns, and chunks within a plane.
-SIZES = [*ACTIVATIONS, (4, 16, 64, 65), (2, 512, 9, 9), (2, 1, 400, 301)]
+_LARGE = {
+    "native": [(4, 16, 64, 65), (2, 512, 9, 9), (2, 1, 400, 301)],
+    "emulated": [(2, 16, 46, 47), (2, 264, 4, 3), (2, 1, 100, 81)],
+}
+
+
+def large_sizes() -> list[tuple[int, ...]]:
+    """Sizes that a kernel of the running test's backend splits in every way it can."""
+    return _LARGE[default_backend()]
+
+
+def small_sizes() -> list[tuple[int, ...]]:
+    """The others, those of one split more among them."""
+    large = [size for size in large_sizes() if math.prod(size) < 100_000]
+    return [*ACTIVATIONS, *(large if default_backend() == "native" else [])]
+
+
+def sizes() -> list[tuple[int, ...]]:
+    return [*ACTIVATIONS, *large_sizes()]
 
 
 def case_id(case: tuple[torch.dtype, str]) -> str:
@@ -39,7 +60,7 @@ def vector_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def in_layout(x: Tensor, layout: str) -> Tensor:
-    """A dense copy in a larger tensor: aligned where the pixels are even in number, else not."""
+    """A copy of x, dense, in a larger tensor: aligned where its pixels are even in number."""
     like = x.contiguous(memory_format=FORMATS[layout])
     start = 8 if x.shape[2] * x.shape[3] % 2 == 0 else 1
     out = torch.empty(x.numel() + start, dtype=x.dtype)[start:]
@@ -114,17 +135,31 @@ def check(
     return ours
 
 
-def assert_deterministic(op: str, *args: Any) -> None:
-    """The same bits in every run and with any number of threads."""
+@contextlib.contextmanager
+def _order(number: int) -> Iterator[None]:
+    """So many threads, or that seed of the emulator, which orders its warps by it."""
+    if default_backend() == "emulated":
+        from resnet_kernels import emulator
+
+        with emulator.active(seed=number):
+            yield
+        return
     before = torch.get_num_threads()
-    first = tuple_of(getattr(OPS, op)(*args))
+    torch.set_num_threads(number)
     try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            for a, b in zip(first, tuple_of(getattr(OPS, op)(*args)), strict=True):
-                assert torch.equal(a, b), f"{op}: differs with {threads} threads"
+        yield
     finally:
         torch.set_num_threads(before)
+
+
+def assert_deterministic(op: str, *args: Any) -> None:
+    """The same bits in every run: with any number of threads, or order of the emulator's warps."""
+    first = tuple_of(getattr(OPS, op)(*args))
+    for number in (1, 2, 3):
+        with _order(number):
+            again = tuple_of(getattr(OPS, op)(*args))
+        for a, b in zip(first, again, strict=True):
+            assert torch.equal(a, b), f"{op}: differs with threads or seed {number}"
 
 
 def rows_of(size: tuple[int, ...]) -> int:

@@ -12,7 +12,6 @@ from bn_cases import (
     LEAKY,
     OPS,
     RELU,
-    SIZES,
     SLOPE,
     Draw,
     as_double,
@@ -21,15 +20,16 @@ from bn_cases import (
     case_id,
     check,
     in_layout,
+    large_sizes,
     rows_of,
+    sizes,
+    small_sizes,
 )
 
 from resnet_kernels import reference
 from resnet_kernels.reference.bn import pre_act
 
 pytestmark = pytest.mark.usefixtures("each_backend")
-
-SMALL = [size for size in SIZES if size[0] * size[1] * size[2] * size[3] < 100_000]
 
 
 class Chain:
@@ -65,7 +65,7 @@ class Chain:
 @pytest.mark.parametrize("case", CASES, ids=case_id)
 def test_definition(case, act, rng, repro):
     draw = Draw(rng, case)
-    for size in SIZES if act == RELU else SMALL:
+    for size in sizes() if act == RELU else small_sizes():
         length, chain = rows_of(size), Chain(draw, size)
         check("bn_act_bwd_reduce", size, length, repro, *chain.alone(), act, SLOPE)
         add, dual = "bn_act_bwd_reduce_add", "bn_act_bwd_reduce_dual"
@@ -83,7 +83,7 @@ def test_integers_are_exact(case, rng):
     """g bit for bit and sums that count every element once: tails, chunks, blocks, mask bits."""
     draw = Draw(rng, case, exact=True)
     for act in (RELU, IDENTITY, LEAKY):
-        for size in SIZES:
+        for size in sizes():
             chain = Chain(draw, size)
             masks = [chain.mask(dual, act) for dual in (False, True)]
             ops = {
@@ -144,7 +144,7 @@ def test_masked_infinities_vanish(layout, rng):
 
 @pytest.mark.parametrize("case", CASES, ids=case_id)
 def test_deterministic(case, rng):
-    for size in ((4, 16, 64, 65), (2, 512, 9, 9), (2, 1, 400, 301)):
+    for size in large_sizes():
         chain = Chain(Draw(rng, case), size)
         assert_deterministic("bn_act_bwd_reduce", *chain.alone(), RELU, 0.0)
         mask = chain.mask(True, RELU)

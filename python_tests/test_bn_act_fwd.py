@@ -13,20 +13,21 @@ from bn_cases import (
     OPS,
     RELU,
     SILU,
-    SIZES,
     SLOPE,
     Draw,
     as_double,
     assert_deterministic,
     case_id,
     check,
+    large_sizes,
+    sizes,
+    small_sizes,
 )
 
 from resnet_kernels import reference
 
 pytestmark = pytest.mark.usefixtures("each_backend")
 RESIDUALS = ("none", "add", "dual")
-SMALL = [size for size in SIZES if size[0] * size[1] * size[2] * size[3] < 100_000]
 
 
 def arguments(draw, size, residual):
@@ -42,7 +43,7 @@ def arguments(draw, size, residual):
 def test_definition(case, residual, rng, repro):
     draw = Draw(rng, case)
     for act in range(5):
-        for size in SIZES if act == RELU else SMALL:
+        for size in sizes() if act == RELU else small_sizes():
             check("bn_act_fwd", size, 4, repro, *arguments(draw, size, residual), act, SLOPE)
 
 
@@ -52,7 +53,7 @@ def test_integers_are_exact(case, residual, rng):
     """z and every bit of the mask, bits past the end included."""
     draw = Draw(rng, case, exact=True)
     for act in (RELU, IDENTITY, LEAKY):
-        for size in SIZES:
+        for size in sizes():
             args = [*arguments(draw, size, residual), act, 0.5]
             z, mask = OPS.bn_act_fwd_mask(*args)
             want_z, want_mask = reference.bn_act_fwd_mask(*map(as_double, args))
@@ -123,15 +124,16 @@ def test_smooth_activations_to_a_few_eps(act, dtype):
     cdf = torch.special.erfc(-t * 0.5**0.5) / 2 if act == GELU else torch.sigmoid(t)
     want = t * cdf
     error = (z - want).abs() / (want.abs() * torch.finfo(dtype).eps + 1e-300)
-    # In fp64 the argument of erfc carries its rounding into the exponent, times t^2.
-    limit = 5.0 if dtype == torch.float32 else 2 + t.square()
+    # In fp64 the argument of erfc carries its rounding into the exponent, times t^2; CUDA's erfc is
+    # off by up to 2.5 eps near zero, libm's by half of one.
+    limit = 5.0 if dtype == torch.float32 else 3 + t.square()
     assert (error < limit).all()
 
 
 @pytest.mark.parametrize("case", CASES, ids=case_id)
 def test_deterministic(case, rng):
     draw = Draw(rng, case)
-    for size in ((4, 16, 64, 65), (2, 3, 200, 111)):
+    for size in large_sizes():
         assert_deterministic("bn_act_fwd_mask", *arguments(draw, size, "add"), RELU, 0.0)
 
 

@@ -8,7 +8,6 @@ from bn_cases import (
     CASES,
     OPS,
     RELU,
-    SIZES,
     SLOPE,
     Draw,
     as_double,
@@ -16,6 +15,9 @@ from bn_cases import (
     away_from_kinks,
     case_id,
     check,
+    large_sizes,
+    sizes,
+    small_sizes,
 )
 
 from resnet_kernels import reference
@@ -40,7 +42,7 @@ def arguments(draw, size, with_act):
 def test_definition(case, with_act, rng, repro):
     draw = Draw(rng, case)
     for act in range(5) if with_act else (0,):
-        for size in SIZES if act == RELU else SIZES[:-3]:
+        for size in sizes() if act == RELU else small_sizes():
             check("bn_bwd_apply", size, 4, repro, *arguments(draw, size, with_act), act, SLOPE)
 
 
@@ -48,7 +50,7 @@ def test_definition(case, with_act, rng, repro):
 def test_integers_are_exact(case, rng):
     draw = Draw(rng, case, exact=True)
     for act in (0, RELU):
-        for size in SIZES:
+        for size in sizes():
             args = (*arguments(draw, size, True), act, SLOPE)
             want = reference.bn_bwd_apply(*map(as_double, args))
             assert torch.equal(OPS.bn_bwd_apply(*args).double(), want), size
@@ -56,8 +58,8 @@ def test_integers_are_exact(case, rng):
 
 @pytest.mark.parametrize("case", CASES, ids=case_id)
 def test_deterministic(case, rng):
-    args = arguments(Draw(rng, case), (4, 35, 64, 65), True)
-    assert_deterministic("bn_bwd_apply", *args, RELU, 0.0)
+    for size in large_sizes():
+        assert_deterministic("bn_bwd_apply", *arguments(Draw(rng, case), size, True), RELU, 0.0)
 
 
 def test_large_mean_keeps_its_digits(rng):

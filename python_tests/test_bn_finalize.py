@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
-from bn_cases import OPS
+from bn_cases import OPS, assert_deterministic
 from oracle import assert_close_to_oracle
 
 from resnet_kernels import reference
@@ -144,3 +144,12 @@ def test_bwd_finalize(dtype, count, rng, repro):
         for row in range(3):
             want = reference.bn_bwd_finalize(*exact)[row]
             assert_close_to_oracle(ours[row], want, plain[row], 4, name="ABC"[row], repro=repro)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_deterministic(dtype, rng):
+    stats = group_stats(rng, (7, 20, 1), dtype)
+    gamma, beta, var = vector(rng, dtype), vector(rng, dtype), vector(rng, dtype, True)
+    assert_deterministic("bn_finalize", stats, gamma, beta, *[None] * 4, 0.1, 1e-5)
+    assert_deterministic("bn_affine", beta, var, gamma, beta, None, 1e-5)
+    assert_deterministic("bn_bwd_finalize", stats[0, 1:], gamma, var, stats[0, 0, :1])

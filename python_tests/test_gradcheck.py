@@ -6,6 +6,7 @@ import public_ops
 import pytest
 import tolerances
 import torch
+from backends import BACKENDS, available
 
 from resnet_kernels import ops
 
@@ -40,6 +41,20 @@ CASES = [
 @pytest.mark.parametrize(("name", "act", "training"), CASES)
 def test_gradcheck(name, act, training, rng, backend):
     check(name, act, training, rng, backend)
+
+
+# The emulated kernels are slow: one smooth and one kinked activation, eval with one of them.
+EMULATED = [
+    case for case in CASES if case.values[1:] in (("silu", True), ("relu", False), ("relu", True))
+]
+POOLS = [case for case in CASES if case.values[0].endswith("_pool")]
+
+
+@pytest.mark.parametrize(
+    ("name", "act", "training"), EMULATED + POOLS if "cuda-emulated" in available() else []
+)
+def test_gradcheck_of_the_cuda_kernels(name, act, training, rng):
+    check(name, act, training, rng, BACKENDS["cuda-emulated"][0])
 
 
 @pytest.mark.parametrize("name", NAMES)

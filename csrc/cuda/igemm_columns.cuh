@@ -7,6 +7,8 @@
 
 namespace rnk::cuda {
 
+__device__ inline bool is_whole(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
+
 template <class Tile, typename Element>
 struct IgemmColumns {
   static constexpr int kGroups = Tile::kN / kVec;
@@ -59,14 +61,19 @@ struct IgemmColumns {
 
   // A vector of the columns; zeros in those that do not exist.
   __device__ void load_vector(float (&t)[kVec], const float* from) const {
+    if (count >= kVec && is_whole(from)) return load_vec(t, from);
 #pragma unroll
     for (int i = 0; i < kVec; ++i) t[i] = i < count ? __ldg(from + i) : 0.0f;
   }
 
-  // Sums of a and b over the block's rows, warps in order; true in the threads that have them, one
-  // for each group of columns. Overwrites the staged sums: called by all threads after they have
-  // read them.
-  __device__ bool reduce(float (&a)[kVec], float (&b)[kVec]) const {
+  // A sum of the tile's first row: of the column whose totals `reduce` gives this thread.
+  __device__ float first() const { return staged[staged_column(threadIdx.x % Tile::kN)]; }
+
+  // The totals of a and b over the block's rows, warps in order. Thread t has those of column t of
+  // the tile, so that a warp stores them in whole sectors; false in threads without a column.
+  // Overwrites the staged sums: called by all threads after they have read them.
+  __device__ bool reduce(float (&a)[kVec], float (&b)[kVec], float& total_a, float& total_b) const {
+    static_assert(Tile::kThreads >= Tile::kN);
 #pragma unroll
     for (int lanes = kGroups; lanes < 32; lanes *= 2) {
 #pragma unroll
@@ -78,24 +85,24 @@ struct IgemmColumns {
     __syncthreads();
     // [kWarps, 2, kN]
     if (threadIdx.x % 32 < kGroups) {
-      float* mine = staged + threadIdx.x / 32 * 2 * Tile::kN + column;
+      float* mine = staged + threadIdx.x / 32 * 2 * Tile::kN;
 #pragma unroll
-      for (int i = 0; i < kVec; ++i) mine[i] = a[i], mine[Tile::kN + i] = b[i];
+      for (int i = 0; i < kVec; i += 4) {
+        float* at = mine + staged_column(column + i);
+        *reinterpret_cast<float4*>(at) = {a[i], a[i + 1], a[i + 2], a[i + 3]};
+        *reinterpret_cast<float4*>(at + Tile::kN) = {b[i], b[i + 1], b[i + 2], b[i + 3]};
+      }
     }
     __syncthreads();
-    if (threadIdx.x >= kGroups) return false;
-#pragma unroll
-    for (int i = 0; i < kVec; ++i) {
-      a[i] = b[i] = 0;
-      for (int warp = 0; warp < kWarps; ++warp) {
-        a[i] += staged[warp * 2 * Tile::kN + column + i];
-        b[i] += staged[(warp * 2 + 1) * Tile::kN + column + i];
-      }
+    if (static_cast<int>(threadIdx.x) >= column + count || threadIdx.x >= Tile::kN) return false;
+    const float* mine = staged + staged_column(static_cast<int>(threadIdx.x));
+    total_a = total_b = 0;
+    for (int warp = 0; warp < kWarps; ++warp) {
+      total_a += mine[warp * 2 * Tile::kN];
+      total_b += mine[(warp * 2 + 1) * Tile::kN];
     }
     return true;
   }
 };
-
-__device__ inline bool is_whole(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
 
 }  // namespace rnk::cuda

@@ -27,9 +27,8 @@ bool is_pointwise(const ConvShape& s) {
 
 IgemmAddressing addressing_of(const ConvFwd& c) {
   if (!pieces_of_channels(c)) return IgemmAddressing::kGather;
-  const bool tensor_cores = c.dtype != DType::kFloat32 || c.tf32;
-  return is_pointwise(c.shape) && tensor_cores ? IgemmAddressing::kPointwise
-                                               : IgemmAddressing::kConvolution;
+  return is_pointwise(c.shape) && !on_float_units(c.dtype, c.tf32) ? IgemmAddressing::kPointwise
+                                                                   : IgemmAddressing::kConvolution;
 }
 
 bool filter_is_packed(const ConvFwd& c) {
@@ -44,7 +43,7 @@ bool filter_is_packed(const ConvFwd& c) {
          channels % piece_elements(c.dtype) == 0;
 }
 
-Plan plan_of(const ConvFwd& c) {
+Plan plan_of(const ConvFwd& c, int multiprocessors) {
   const ConvShape& s = c.shape;
   Plan plan{};
   plan.rows = s.n * s.p * s.q;
@@ -53,10 +52,8 @@ Plan plan_of(const ConvFwd& c) {
   plan.depth = s.r * s.s * plan.channels;
   plan.pitch = round_up(plan.depth, piece_elements(c.dtype));
   plan.choice.addressing = addressing_of(c);
-  const bool one_tile =
-      plan.choice.addressing == IgemmAddressing::kGather || (c.dtype == DType::kFloat32 && !c.tf32);
-  plan.choice.tile = one_tile ? IgemmTileKind::k128x64
-                              : choose_tile(plan.rows, plan.columns, s.groups, multiprocessors());
+  plan.choice.tile = igemm_tile(plan.choice.addressing, on_float_units(c.dtype, c.tf32), plan.rows,
+                                plan.columns, s.groups, multiprocessors);
   plan.packs = !filter_is_packed(c);
   const int64_t element = c.dtype == DType::kFloat32 ? 4 : 2;
   if (plan.packs) {
@@ -80,22 +77,26 @@ void pack(const ConvFwd& c, const Plan& plan, void* to, cudaStream_t stream) {
 
 }  // namespace
 
-bool igemm_fwd_serves(const ConvFwd& c) {
-  return igemm_serves_shape(c.shape, c.dtype) &&
+bool igemm_fwd_fits(const ConvFwd& c) {
+  return igemm_fits(c.shape, c.dtype) &&
          (c.shape.groups == 1 ||
           (pieces_of_channels(c) && c.shape.k / c.shape.groups >= kMinGroupColumns));
 }
 
-IgemmChoice igemm_fwd_choice(const ConvFwd& c) { return plan_of(c).choice; }
+bool igemm_fwd_serves(const ConvFwd& c) { return device_has_igemm() && igemm_fwd_fits(c); }
+
+IgemmChoice igemm_fwd_choice(const ConvFwd& c, int multiprocessors) {
+  return plan_of(c, multiprocessors).choice;
+}
 
 int64_t igemm_fwd_workspace(const ConvFwd& c) {
-  const Plan plan = plan_of(c);
+  const Plan plan = plan_of(c, multiprocessors());
   return plan.packed_bytes + plan.partials_bytes;
 }
 
 void igemm_fwd(const ConvFwd& c, cudaStream_t stream) {
   const ConvShape& s = c.shape;
-  const Plan plan = plan_of(c);
+  const Plan plan = plan_of(c, multiprocessors());
   auto* workspace = static_cast<unsigned char*>(c.workspace);
   if (plan.packs) pack(c, plan, workspace, stream);
   auto* partials =

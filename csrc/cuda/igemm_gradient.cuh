@@ -83,14 +83,12 @@ class IgemmGradientTile {
         }
       }
     }
-    if (!columns_.reduce(sum, product)) return;
-    float* partial = out_.partials + row_tile * 2 * out_.pitch + column_;
-#pragma unroll
-    for (int i = 0; i < kVec; ++i) {
-      if (i >= columns_.count) continue;
-      partial[i] = sum[i];
-      partial[out_.pitch + i] = product[i];
-    }
+    float total, products;
+    if (!columns_.reduce(sum, product, total, products)) return;
+    const int column = column_ - columns_.column + static_cast<int>(threadIdx.x);
+    float* partial = out_.partials + row_tile * 2 * out_.pitch + column;
+    partial[0] = total;
+    partial[out_.pitch] = products;
   }
 
   // g *= act'(scale * y + bias), or by the mask's bits, which tell the sign.

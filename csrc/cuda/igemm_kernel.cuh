@@ -20,16 +20,17 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
   const int columns = p.columns - first_column;
   const int chunks = (p.depth * static_cast<int>(sizeof(Element)) + kChunkBytes - 1) / kChunkBytes;
 
-  Input input(p, first_row, group * p.in.channels);
+  const uint32_t base = shared_address(shared);
+  Input input(p, first_row, group * p.in.channels, base);
   IgemmFilterCopy<Tile, Element> filter(p, static_cast<int64_t>(group) * p.columns + first_column,
                                         columns);
-  const uint32_t base = shared_address(shared);
   Math math(threadIdx.x);
   run_pipeline<Tile::kStages, Tile::kStageBytes>(
       math, chunks, base,
       [&](int stage) {
-        input.start(p, base + stage * Tile::kStageBytes);
-        filter.start(p, base + stage * Tile::kStageBytes);
+        const uint32_t at = base + stage * Tile::kStageBytes;
+        input.start(p, at, stage + 1 == Tile::kStages ? base : at + Tile::kStageBytes);
+        filter.start(p, at);
       },
       [&](int stage) {
         input.template finish<Tile::kStages - 2>(p, shared + stage * Tile::kStageBytes);

@@ -6,13 +6,14 @@
 
 namespace rnk::cuda {
 
-// Three stages of 128 bytes of depth: 96, 72 and 48 KiB, so that two to four blocks share a
+// Three stages of 128 bytes of depth: 97.5, 73.5 and 49.5 KiB, so that two to four blocks share a
 // multiprocessor of sm_90, one to three one of sm_80, and one fits the 99 KiB of sm_86 to sm_120.
 using Tile128x128 = IgemmTile<128, 128, 64, 32, 3, 1>;
 using Tile128x64 = IgemmTile<128, 64, 64, 32, 3, 2>;
 using Tile64x64 = IgemmTile<64, 64, 32, 32, 3, 3>;
 // A gathered chunk waits in registers, one ahead.
-using GatherTile = IgemmTile<128, 64, 64, 32, 2, 2>;
+using GatherTile = IgemmTile<64, 64, 32, 32, 2, 2>;
+using FloatGatherTile = IgemmTile<128, 64, 64, 32, 2, 1>;
 
 // One launch: the problem, what becomes of its sums, and where.
 template <template <class, typename> class Output, typename Element>
@@ -76,7 +77,8 @@ struct IgemmLaunch {
 
   void on_float_units() const {
     if (choice.addressing == IgemmAddressing::kGather) {
-      start<GatherTile, FloatUnits<GatherTile>, IgemmInputGather<GatherTile, Element>>();
+      using Input = IgemmInputGather<FloatGatherTile, Element>;
+      start<FloatGatherTile, FloatUnits<FloatGatherTile, 2>, Input>();
     } else {
       start_copying<Tile128x64, FloatUnits<Tile128x64>, false>();
     }

@@ -4,6 +4,7 @@
 
 #include "igemm_tile.cuh"
 #include "mma.cuh"
+#include "shared_load.cuh"
 
 namespace rnk::cuda {
 
@@ -81,25 +82,26 @@ class TensorCores {
   uint32_t warp_m_, warp_n_, a_, b_;
 };
 
-// A thread computes 8 x 8 outputs, every 16th row and every 8th column, one piece of depth (4
-// words) a step. For tiles of 128 x 64.
-template <class Tile>
+// A thread computes 8 x 8 outputs, every 16th row and every 8th column, kWords of depth a step: 4,
+// or 2 where registers are short. For tiles of 128 x 64.
+template <class Tile, int kWords = 4>
 class FloatUnits {
  public:
-  static constexpr int kSteps = kPieces;
+  static constexpr int kSteps = kChunkBytes / 4 / kWords;
 
   struct Fragments {
-    float4 a[8], b[8];
+    float a[8][kWords], b[8][kWords];
   };
   float sums[8][8] = {};
 
   __device__ explicit FloatUnits(uint32_t thread) : row_(thread / 8), column_(thread % 8) {}
 
   __device__ void load(Fragments& f, uint32_t stage, uint32_t step) const {
+    const uint32_t piece = step * kWords / 4, rest = step * kWords % 4 * 4;
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
-      f.a[i] = load_piece(stage + piece_offset(row_ + 16 * i, step));
-      f.b[i] = load_piece(stage + Tile::kFilterOffset + piece_offset(column_ + 8 * i, step));
+      load_words(f.a[i], stage + piece_offset(row_ + 16 * i, piece) + rest);
+      load_words(f.b[i], stage + Tile::kFilterOffset + piece_offset(column_ + 8 * i, piece) + rest);
     }
   }
 
@@ -108,11 +110,10 @@ class FloatUnits {
     for (int i = 0; i < 8; ++i) {
 #pragma unroll
       for (int j = 0; j < 8; ++j) {
-        float& sum = sums[i][j];
-        sum = fmaf(f.a[i].x, f.b[j].x, sum);
-        sum = fmaf(f.a[i].y, f.b[j].y, sum);
-        sum = fmaf(f.a[i].z, f.b[j].z, sum);
-        sum = fmaf(f.a[i].w, f.b[j].w, sum);
+#pragma unroll
+        for (int word = 0; word < kWords; ++word) {
+          sums[i][j] = fmaf(f.a[i][word], f.b[j][word], sums[i][j]);
+        }
       }
     }
   }
@@ -129,15 +130,6 @@ class FloatUnits {
 
  private:
   static_assert(Tile::kM == 128 && Tile::kN == 64 && Tile::kThreads == 128);
-
-  __device__ static float4 load_piece(uint32_t address) {
-    float4 piece;
-    asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
-                 : "=f"(piece.x), "=f"(piece.y), "=f"(piece.z), "=f"(piece.w)
-                 : "r"(address)
-                 : "memory");
-    return piece;
-  }
 
   uint32_t row_, column_;
 };

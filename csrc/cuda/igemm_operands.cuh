@@ -81,14 +81,19 @@ class IgemmInputCopy {
  public:
   static constexpr int kElements = kPieceBytes / sizeof(Element);
 
-  __device__ IgemmInputCopy(const Igemm& p, int first_row, int first_channel)
+  // base: of the stages.
+  __device__ IgemmInputCopy(const Igemm& p, int first_row, int first_channel, uint32_t base)
       : rows_(p, first_row, first_channel),
         first_channel_(first_channel),
         to_(piece_offset(threadIdx.x / kPieces, threadIdx.x % kPieces)),
-        k_(threadIdx.x % kPieces * kElements) {}
+        k_(threadIdx.x % kPieces * kElements) {
+    if constexpr (kPrologue) start_vectors(p, base, 0);
+  }
 
-  // Starts copying the next chunk to `stage`.
-  __device__ void start(const Igemm& p, uint32_t stage) {
+  // Starts copying the next chunk to `stage`, and the vectors of the one after it to `next`: they
+  // are other threads' too, so they must have landed a barrier before `finish` reads them.
+  __device__ void start(const Igemm& p, uint32_t stage, uint32_t next) {
+    if constexpr (kPrologue) start_vectors(p, next, (k_ / kChunk + 1) * kChunk);
     const Tap tap = Tap::at<kPointwise>(p, k_);
     uint32_t copied = 0;
 #pragma unroll
@@ -108,39 +113,53 @@ class IgemmInputCopy {
   __device__ void finish(const Igemm& p, unsigned char* stage) {
     static_assert((kAhead + 1) * Tile::kRowsM <= 32);
     if constexpr (kPrologue) {
-      const uint32_t k = k_ - (kAhead + 1) * kPieces * kElements;
-      const Tap tap = Tap::at<kPointwise>(p, k);
-      const int channel = tap.needs == ~0u ? 0 : tap.channel;
-      const PiecePrologue<Element> prologue(p.in, first_channel_ + channel);
-#pragma unroll
-      for (int i = 0; i < Tile::kRowsM; ++i) {
-        prologue.apply(p.in, stage + to_ + i * Tile::kRowStep * kChunkBytes,
-                       copied_ >> (kAhead * Tile::kRowsM + i) & 1);
-      }
+      const bool first = k_ / kChunk == kAhead + 1;
+      if (first) __syncthreads();
+      const PiecePrologue<Element> prologue(p.in, stage + Tile::kVectorOffset,
+                                            threadIdx.x % kPieces);
+      prologue.template apply<Tile::kRowsM>(
+          [&](int i) { return stage + to_ + i * Tile::kRowStep * kChunkBytes; },
+          [&](int i) { return all_or_none(copied_ >> (kAhead * Tile::kRowsM + i) & 1); });
     }
   }
 
  private:
+  static constexpr uint32_t kChunk = kPieces * kElements;
+
+  // The prologue's vectors of the chunk that starts at depth `first`, four floats a thread.
+  __device__ void start_vectors(const Igemm& p, uint32_t stage, uint32_t first) const {
+    using Vectors = ChunkVectors<Element>;
+    if (threadIdx.x >= 2 * Vectors::kSlots) return;
+    const uint32_t slot = threadIdx.x % Vectors::kSlots;
+    const bool is_bias = threadIdx.x >= Vectors::kSlots;
+    const Tap tap = Tap::at<kPointwise>(p, first + slot * 4);
+    const uint32_t to = (is_bias ? Vectors::kSlots * 16 : 0) + Vectors::offset(slot);
+    copy_async_16(stage + Tile::kVectorOffset + to,
+                  (is_bias ? p.in.bias : p.in.scale) + first_channel_ + tap.channel,
+                  tap.needs != ~0u);
+  }
+
   IgemmRows<Tile, Element, kPointwise> rows_;
   int first_channel_;
   uint32_t to_, k_;
   uint32_t copied_ = 0;  // the newest chunk's rows in the lowest bits
 };
 
-// Any number of channels: each element on its own, through registers; the prologue on the way.
+// Any number of channels: each element on its own, through registers.
 template <class Tile, typename Element>
 class IgemmInputGather {
  public:
   static constexpr int kElements = kPieceBytes / sizeof(Element);
 
-  __device__ IgemmInputGather(const Igemm& p, int first_row, int first_channel)
+  __device__ IgemmInputGather(const Igemm& p, int first_row, int first_channel, uint32_t /*base*/)
       : rows_(p, first_row, first_channel),
         first_channel_(first_channel),
         to_(piece_offset(threadIdx.x / kPieces, threadIdx.x % kPieces)),
         k_(threadIdx.x % kPieces * kElements) {}
 
   // Reads the next chunk's elements.
-  __device__ void start(const Igemm& p, uint32_t /*stage*/) {
+  __device__ void start(const Igemm& p, uint32_t /*stage*/, uint32_t /*next*/) {
+    inside_ = 0;
 #pragma unroll
     for (int e = 0; e < kElements; ++e) {
       const Tap tap = Tap::at<false>(p, k_ + e);
@@ -149,28 +168,33 @@ class IgemmInputGather {
         const bool valid = (rows_.inside[i] & tap.needs) == tap.needs;
         Element value = from_compute<Element>(0.0f);
         if (valid) value = rows_.window[i][tap.distance];
-        if (valid && p.in.scale != nullptr) {
-          value = gathered_prologue(p.in, value, first_channel_ + tap.channel);
-        }
         reinterpret_cast<Element*>(&pieces_[i])[e] = value;
+        inside_ |= static_cast<uint64_t>(valid) << (i * kElements + e);
       }
     }
     k_ += kPieces * kElements;
   }
 
   template <int kAhead>
-  __device__ void finish(const Igemm& /*p*/, unsigned char* stage) const {
-    static_assert(kAhead == 0);
+  __device__ void finish(const Igemm& p, unsigned char* stage) const {
+    static_assert(kAhead == 0 && Tile::kRowsM * kElements <= 64);
+    const auto at = [&](int i) { return stage + to_ + i * Tile::kRowStep * kChunkBytes; };
 #pragma unroll
-    for (int i = 0; i < Tile::kRowsM; ++i) {
-      *reinterpret_cast<int4*>(stage + to_ + i * Tile::kRowStep * kChunkBytes) = pieces_[i];
-    }
+    for (int i = 0; i < Tile::kRowsM; ++i) *reinterpret_cast<int4*>(at(i)) = pieces_[i];
+    if (p.in.scale == nullptr) return;
+    const PiecePrologue<Element> prologue(p.in, [&](int e) {
+      const Tap tap = Tap::at<false>(p, k_ - kPieces * kElements + e);
+      return tap.needs == ~0u ? -1 : first_channel_ + tap.channel;
+    });
+    prologue.template apply<Tile::kRowsM>(
+        at, [&](int i) { return static_cast<uint32_t>(inside_ >> (i * kElements)); });
   }
 
  private:
   IgemmRows<Tile, Element, false> rows_;
   int first_channel_;
   uint32_t to_, k_;
+  uint64_t inside_;  // kElements bits a piece
   int4 pieces_[Tile::kRowsM];
 };
 

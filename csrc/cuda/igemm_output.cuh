@@ -79,17 +79,16 @@ class IgemmOutputTile {
         }
       }
     }
-    if (!columns_.reduce(sum, square)) return;
+    const float first = Columns::stored(columns_.first());
+    float total, squares;
+    if (!columns_.reduce(sum, square, total, squares)) return;
     const float count = static_cast<float>(rows_);
-    float* partial = out_.partials + row_tile * 3 * out_.pitch + column_;
-#pragma unroll
-    for (int i = 0; i < kVec; ++i) {
-      if (i >= columns_.count) continue;
-      partial[i] = count;
-      partial[out_.pitch + i] = pivot[i] + sum[i] / count;
-      const float m2 = square[i] - sum[i] * sum[i] / count;
-      partial[2 * out_.pitch + i] = m2 < 0 ? 0 : m2;  // NaN stays
-    }
+    const int column = column_ - columns_.column + static_cast<int>(threadIdx.x);
+    float* partial = out_.partials + row_tile * 3 * out_.pitch + column;
+    partial[0] = count;
+    partial[out_.pitch] = first + total / count;
+    const float m2 = squares - total * total / count;
+    partial[2 * out_.pitch] = m2 < 0 ? 0 : m2;  // NaN stays
   }
 
   const Params& out_;

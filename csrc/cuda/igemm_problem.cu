@@ -16,9 +16,9 @@ int device_attribute(cudaDeviceAttr attribute) {
 
 }  // namespace
 
-bool igemm_serves_shape(const ConvShape& s, DType dtype) {
+bool igemm_fits(const ConvShape& s, DType dtype) {
   constexpr int64_t kMaxTaps = 15;
-  if (dtype == DType::kFloat64 || !device_has_igemm()) return false;
+  if (dtype == DType::kFloat64) return false;
   if (s.n * s.h * s.w * s.c == 0 || s.n * s.p * s.q * s.k == 0 || s.r * s.s == 0) return false;
   const int64_t most_rows = s.n * std::max(s.p * s.q, s.h * s.w);
   const int64_t most_channels = std::max(s.c, s.k);
@@ -84,6 +84,13 @@ IgemmTileKind choose_tile(int64_t rows, int64_t columns, int64_t groups, int mul
     if (time < best_time) best = option.kind, best_time = time;
   }
   return best;
+}
+
+IgemmTileKind igemm_tile(IgemmAddressing addressing, bool float_units, int64_t rows,
+                         int64_t columns, int64_t groups, int multiprocessors) {
+  if (float_units) return IgemmTileKind::k128x64;
+  if (addressing == IgemmAddressing::kGather) return IgemmTileKind::k64x64;
+  return choose_tile(rows, columns, groups, multiprocessors);
 }
 
 }  // namespace rnk::cuda

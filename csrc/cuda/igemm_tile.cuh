@@ -30,8 +30,10 @@ struct IgemmTile {
   // A thread copies one piece of every kRowStep-th row.
   static constexpr int kRowStep = kThreads / kPieces;
   static constexpr int kRowsM = M / kRowStep, kRowsN = N / kRowStep;
-  static constexpr int kStageBytes = (M + N) * kChunkBytes;
+  // Behind the operands' rows the prologue's scale and bias of a chunk, at most 64 floats each.
   static constexpr int kFilterOffset = M * kChunkBytes;
+  static constexpr int kVectorOffset = (M + N) * kChunkBytes;
+  static constexpr int kStageBytes = kVectorOffset + 4 * kChunkBytes;
   static constexpr int kStagedPitch = N + kStagePad;
   static constexpr int kStagedBytes = M * kStagedPitch * static_cast<int>(sizeof(float));
   static constexpr int kSharedBytes =

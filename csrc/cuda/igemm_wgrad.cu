@@ -25,8 +25,6 @@ bool rows_are_whole(const ConvWgrad& c) {
   return c.shape.k % piece == 0 && c.shape.k / c.shape.groups % piece == 0 && is_aligned(c.dy);
 }
 
-bool on_float_units(const ConvWgrad& c) { return c.dtype == DType::kFloat32 && !c.tf32; }
-
 int64_t chunk_pixels(const ConvWgrad& c) { return c.dtype == DType::kFloat32 ? 16 : 32; }
 
 int64_t rows_of(const ConvShape& s) { return s.k / s.groups; }
@@ -50,7 +48,7 @@ int64_t split_chunks(const ConvWgrad& c, const IgemmWgradChoice& choice) {
 }  // namespace
 
 bool igemm_wgrad_serves(const ConvWgrad& c) {
-  return igemm_serves_shape(c.shape, c.dtype) && c.dw_dtype != DType::kFloat64 &&
+  return device_has_igemm() && igemm_fits(c.shape, c.dtype) && c.dw_dtype != DType::kFloat64 &&
          fits_index(c.shape.k * columns_of(c.shape)) &&
          (c.shape.groups == 1 ||
           (input_is_whole(c) && rows_are_whole(c) && rows_of(c.shape) >= kMinGroupColumns));
@@ -61,7 +59,7 @@ IgemmWgradChoice igemm_wgrad_choice(const ConvWgrad& c) {
   IgemmWgradChoice choice{};
   choice.rows_are_whole = rows_are_whole(c);
   choice.gathers = !choice.rows_are_whole || !input_is_whole(c);
-  if (on_float_units(c)) {
+  if (on_float_units(c.dtype, c.tf32)) {
     choice.tile_rows = 128, choice.tile_columns = 64;
   } else {
     // Large tiles only where they are full: few rows or columns leave half of one empty.

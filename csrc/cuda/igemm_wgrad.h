@@ -1,8 +1,10 @@
 // The gradient of a convolution's filter as an implicit GEMM.
 #pragma once
 
+#include <cuda_runtime.h>
+
 #include "conv_params.h"
-#include "igemm_launch.h"
+#include "igemm_choice.h"
 
 namespace rnk::cuda {
 

@@ -57,9 +57,12 @@ inline Tensor empty_in(const Tensor& like, const Ints& sizes, MemoryFormat forma
                               like.device(), std::nullopt, format);
 }
 
-// The shape of a convolution of an input of `size` [N, C, H, W]; checks that w fits it.
-inline ConvShape conv_shape(const Ints& size, const Tensor& w, const ConvGeometry& conv) {
-  STD_TORCH_CHECK(size.size() == 4 && w.dim() == 4, "x and w: expected 4 dimensions");
+inline Ints sizes_of(const Tensor& t) { return {t.sizes().begin(), t.sizes().end()}; }
+
+// The shape of a convolution of an input [N, C, H, W] with a filter [K, C / groups, R, S] of these
+// sizes; checks that they fit.
+inline ConvShape conv_shape(const Ints& size, const Ints& filter, const ConvGeometry& conv) {
+  STD_TORCH_CHECK(size.size() == 4 && filter.size() == 4, "x and w: expected 4 dimensions");
   for (const Ints* pair : {&conv.stride, &conv.padding, &conv.dilation}) {
     STD_TORCH_CHECK(pair->size() == 2, "stride, padding, dilation: expected two values");
   }
@@ -68,20 +71,22 @@ inline ConvShape conv_shape(const Ints& size, const Tensor& w, const ConvGeometr
                     "stride and dilation must be positive, padding not negative");
   }
   STD_TORCH_CHECK(
-      conv.groups > 0 && w.size(0) % conv.groups == 0 && w.size(1) * conv.groups == size[1],
-      "w: expected ", size[1], " / groups input channels, got ", w.size(1));
+      conv.groups > 0 && filter[0] % conv.groups == 0 && filter[1] * conv.groups == size[1],
+      "w: expected ", size[1], " / groups input channels, got ", filter[1]);
   const auto out = [&](int i) {
-    const int64_t reach = conv.dilation[i] * (w.size(2 + i) - 1) + 1;
+    const int64_t reach = conv.dilation[i] * (filter[2 + i] - 1) + 1;
     const int64_t room = size[2 + i] + 2 * conv.padding[i] - reach;
     return room < 0 ? int64_t{0} : room / conv.stride[i] + 1;
   };
   return {size[0],         size[1],          size[2],          size[3],
-          w.size(0),       w.size(2),        w.size(3),        out(0),
+          filter[0],       filter[2],        filter[3],        out(0),
           out(1),          conv.stride[0],   conv.stride[1],   conv.padding[0],
           conv.padding[1], conv.dilation[0], conv.dilation[1], conv.groups};
 }
 
-inline Ints sizes_of(const Tensor& t) { return {t.sizes().begin(), t.sizes().end()}; }
+inline ConvShape conv_shape(const Ints& size, const Tensor& w, const ConvGeometry& conv) {
+  return conv_shape(size, sizes_of(w), conv);
+}
 
 inline FilterStrides filter_strides(const Tensor& w) {
   return {w.stride(0), w.stride(1), w.stride(2), w.stride(3)};

@@ -53,7 +53,7 @@ SHAPES = [shape for shapes in ADDRESSING.values() for shape in shapes]
 VARIANTS = [
     (name, tile, addressing)
     for name, tile, addressing in itertools.product(OPERANDS, TILES, ADDRESSING)
-    if tile == "128x64" or (name in TENSOR_CORES and addressing != "gather")
+    if tile == "64x64" or (name in TENSOR_CORES and addressing != "gather")
 ]
 
 

@@ -1,4 +1,4 @@
-"""Which kernel a convolution takes on the CPU, known in advance; conv_serves.cpp decides."""
+"""Which kernel a convolution takes, known in advance; conv_serves.cpp and igemm_fwd.cu decide."""
 
 from __future__ import annotations
 
@@ -36,6 +36,49 @@ def cpu_conv_kernel(
     if plain and tuple(weight_size[2:]) == (3, 3) and channels >= _WINOGRAD_CHANNELS:
         return WINOGRAD
     return DIRECT
+
+
+GENERIC = "generic"
+_ADDRESSING = ("pointwise", "convolution", "gather")
+# csrc/common/dtype.h
+_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+
+def cuda_conv_kernel(
+    x_size: Sequence[int],
+    weight_size: Sequence[int],
+    dtype: torch.dtype,
+    stride: Sequence[int] = (1, 1),
+    padding: Sequence[int] = (0, 0),
+    dilation: Sequence[int] = (1, 1),
+    groups: int = 1,
+    *,
+    tf32: bool = False,
+    multiprocessors: int = 0,
+) -> str:
+    """The CUDA kernel of a forward convolution: GENERIC, or the implicit GEMM's tile and operands.
+
+    Args:
+        x_size: [N, C, H, W], channels_last. weight_size: [K, C / groups, R, S].
+        multiprocessors: of the GPU, by which the tile is chosen; 0: of the present one.
+    Returns: for example "implicit GEMM 128x64, convolution, bf16 tensor cores".
+    Raises: RuntimeError where this installation has no CUDA kernels.
+    """
+    native = torch._C._dispatch_has_kernel_for_dispatch_key(
+        "resnet_kernels::conv_cuda_choice", "CompositeExplicitAutograd"
+    )
+    ops = torch.ops.resnet_kernels if native else torch.ops.resnet_kernels_emulated
+    geometry = (list(stride), list(padding), list(dilation), groups)
+    choice = ops.conv_cuda_choice(
+        list(x_size), list(weight_size), *geometry, _DTYPES.index(dtype), tf32, multiprocessors
+    )
+    if not choice:
+        return GENERIC
+    rows, columns, addressing = choice
+    units = {torch.float16: "fp16 tensor cores", torch.bfloat16: "bf16 tensor cores"}.get(
+        dtype, "tf32 tensor cores" if tf32 else "fp32 units"
+    )
+    return f"implicit GEMM {rows}x{columns}, {_ADDRESSING[addressing]}, {units}"
 
 
 def own_cpu_convolution(x: Tensor) -> bool:

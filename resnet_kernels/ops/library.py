@@ -31,6 +31,11 @@ _fallback_calls: Counter[str] = Counter()
 # The order of conv_fallback_calls in csrc/torch/conv_aten.cpp.
 _COMPILED_FALLBACKS = ("conv_fwd", "conv_fwd_stats", "conv_dgrad", "conv_dgrad_bn", "conv_wgrad")
 _compiled_calls_before: Counter[str] = Counter()
+# Which CUDA kernel a forward convolution takes; csrc/torch/cuda/conv_choice.cpp.
+_CHOICE = (
+    "conv_cuda_choice(int[] x_size, int[] w_size, int[2] stride, int[2] padding, int[2] dilation, "
+    "int groups, int dtype, bool tf32, int multiprocessors) -> int[]"
+)
 
 
 def _compiled_calls() -> Counter[str]:
@@ -83,6 +88,7 @@ def _define(namespace: str) -> None:
         library.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
         library.impl(name, _counted(name, FALLBACKS[name]), "CompositeExplicitAutograd")
         torch.library.register_fake(f"{namespace}::{name}", FAKES[name], lib=library)
+    library.define(_CHOICE)
     if namespace == NAMESPACES["native"]:
         library.define("conv_fallback_calls() -> int[]")
     _libraries.append(library)

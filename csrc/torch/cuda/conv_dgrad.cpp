@@ -29,7 +29,7 @@ cuda::ConvDgrad params_of(const Tensor& dy, const Tensor& w, const OptionalTenso
 
 void launch_on(const Tensor& dy, cuda::ConvDgrad& params) {
   const DeviceScope scope(dy);
-  const OptionalTensor workspace = workspace_for(dy, launch::conv_dgrad_workspace(params));
+  const OptionalTensor workspace = empty_bytes(dy, launch::conv_dgrad_workspace(params));
   params.workspace = device_ptr(workspace);
   launch::conv_dgrad(params, scope.context());
   scope.check_launch("conv_dgrad");

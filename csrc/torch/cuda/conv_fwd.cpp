@@ -40,7 +40,7 @@ Tensor run(const Tensor& x, const Tensor& w, const PrologueArgs& in, const Epilo
   params.dtype = dtype_of(x, "x");
   params.tf32 = tf32;
   const DeviceScope scope(x);
-  const OptionalTensor workspace = workspace_for(x, launch::conv_fwd_workspace(params));
+  const OptionalTensor workspace = empty_bytes(x, launch::conv_fwd_workspace(params));
   params.workspace = device_ptr(workspace);
   launch::conv_fwd(params, scope.context());
   scope.check_launch("conv_fwd");

@@ -40,7 +40,7 @@ Tensor run_conv_wgrad(const Tensor& dy, const Tensor& x, const Tensor& w, const 
   params.tf32 = tf32;
   {
     const DeviceScope scope(x);
-    const OptionalTensor workspace = workspace_for(x, launch::conv_wgrad_workspace(params));
+    const OptionalTensor workspace = empty_bytes(x, launch::conv_wgrad_workspace(params));
     params.workspace = device_ptr(workspace);
     launch::conv_wgrad(params, scope.context());
     scope.check_launch("conv_wgrad");

@@ -58,11 +58,6 @@ class NhwcOutput {
   Tensor result_, written_;
 };
 
-// Uninitialised memory for a launcher, or null where it wants none.
-inline OptionalTensor workspace_for(const Tensor& like, int64_t bytes) {
-  return bytes > 0 ? OptionalTensor(empty_on(like, {bytes}, ScalarType::Byte)) : std::nullopt;
-}
-
 inline cuda::Prologue prologue_params(const PrologueArgs& in, const Tensor& x) {
   if (!in.scale.has_value()) return {nullptr, nullptr, Act::kIdentity, 0};
   check_prologue(in, x);

@@ -1,0 +1,32 @@
+// Which of the implicit-GEMM kernels a problem takes.
+#pragma once
+
+namespace rnk::cuda {
+
+// Outputs of a block. Larger tiles read less: a 128 x 128 tile loads 128 + 128 rows for 128 * 128
+// outputs. Smaller ones keep all multiprocessors busy where there are few outputs.
+enum class IgemmTileKind { k128x128, k128x64, k64x64 };
+
+// How the input reaches shared memory.
+enum class IgemmAddressing {
+  kPointwise,    // 1 x 1, stride 1, no padding: rows of a matrix
+  kConvolution,  // pieces of 16 bytes, which lie within a tap
+  kGather,       // element by element: any channel count and alignment; one tile
+};
+
+struct IgemmChoice {
+  IgemmTileKind tile;
+  IgemmAddressing addressing;
+
+  int tile_rows() const { return tile == IgemmTileKind::k64x64 ? 64 : 128; }
+  int tile_columns() const { return tile == IgemmTileKind::k128x128 ? 128 : 64; }
+};
+
+struct IgemmWgradChoice {
+  int tile_rows, tile_columns;
+  bool gathers;         // the input element by element, in tiles of 64 x 64 (fp32: 128 x 64)
+  bool rows_are_whole;  // dy in whole pieces; always so where the input is
+  int splits;
+};
+
+}  // namespace rnk::cuda
