@@ -4,8 +4,9 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 SOURCES := $(shell find csrc -type f \( -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' \))
 PYTEST_FLAGS ?=
+MUTATE_FLAGS ?=
 
-.PHONY: demo test lint bench abi arches sanitize fuzz clean setup
+.PHONY: demo test lint bench abi arches sanitize fuzz mutate clean setup
 
 # The main job: a fused ResNet trains on real scans of digits.
 demo: setup
@@ -40,6 +41,10 @@ sanitize: setup
 
 fuzz: setup
 	$(BIN)/python tools/fuzz_emulator.py
+
+# One-point breaks of the CUDA kernels: do the tests see them? Last line: killed/total.
+mutate: setup
+	$(BIN)/python tools/mutate_kernels.py $(MUTATE_FLAGS)
 
 setup: $(VENV)/.built
 

@@ -48,8 +48,7 @@ def compile_rules(
         # For the emulator: PTX as text inside the object, and the host code that launches it.
         rules.append(
             f"rule nvcc_ptx\n command = {cuda.nvcc} -MD -MF $out.d -ccbin {cxx}"
-            f" {toolchain.NVCC_LANGUAGE}"
-            " -gencode arch=compute_80,code=compute_80 --compress-mode=none -lineinfo"
+            f" {toolchain.PTX_FLAGS} --compress-mode=none"
             " -Xcompiler -fPIC,-fvisibility=hidden -c $in -o $out\n depfile = $out.d\n deps = gcc"
         )
     return rules

@@ -16,6 +16,7 @@ NEEDS_NVCC = (
     "gemm",
     "host_launch",
     "igemm",
+    "mutate",
     "mutation",
     "nvcc_kernels",
     "traffic",
