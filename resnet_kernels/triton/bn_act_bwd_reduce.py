@@ -132,7 +132,7 @@ def _run(
     check_mask(mask, y)
     plan = chunks_of(view)
     rows = 2 if bn2[0] is None else 3
-    partial = stats_like(y, plan.count, rows, view.channels)
+    partial = stats_like(y, plan.chunks, rows, view.channels)
     launch(
         _bn_act_bwd_reduce, plan.programs, dz, y, *bn, y2, *bn2, mask, g, partial,
         view.rows, view.channels, view.inner, plan.steps, act, slope,

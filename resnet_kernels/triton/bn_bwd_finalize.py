@@ -1,4 +1,4 @@
-"""bn_bwd_finalize: sums [2, K], gamma, rstd, count -> A = gamma * rstd, B, C of bn_bwd_apply [3, K]."""
+"""bn_bwd_finalize: sums [2, K], gamma, rstd [K], count [1] -> A, B, C of bn_bwd_apply [3, K]."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """bn_stats: count, mean and M2 of each channel of x [N, C, H, W] in either layout, as [3, C].
 
-A program walks a chunk of pixels with a tile; each place of the tile keeps Welford's mean and M2, so
-that no value far from the first ones costs digits. Places and then programs are merged by Chan.
+A program walks a chunk of pixels with a tile; each place of the tile keeps Welford's mean and M2,
+so that no value far from the first ones costs digits. Places, then programs are merged by Chan.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _bn_stats(
 def bn_stats(x: Tensor) -> Tensor:
     view = view_of(x, "x")
     plan: Chunks = chunks_of(view)
-    partial = stats_like(x, plan.count, 3, view.channels)
+    partial = stats_like(x, plan.chunks, 3, view.channels)
     sizes = (view.rows, view.channels, view.inner, plan.steps)
     launch(
         _bn_stats, plan.programs, x, partial, *sizes, NHWC=view.nhwc, BM=plan.rows, BC=plan.columns

@@ -17,9 +17,9 @@ PROGRAMS = 2048
 
 
 class Chunks(NamedTuple):
-    """`count` chunks of `steps` tiles of [rows, columns], for every block of columns."""
+    """`chunks` chunks of `steps` tiles of [rows, columns], for every block of columns."""
 
-    count: int
+    chunks: int
     steps: int
     rows: int
     columns: int
@@ -27,7 +27,7 @@ class Chunks(NamedTuple):
 
 
 def chunks_of(view: View) -> Chunks:
-    """In contiguous memory a tile is one channel's, whose pixels lie side by side, if it fills it."""
+    """In contiguous memory a tile is one channel's, if that fills it: pixels lie side by side."""
     if view.nhwc:
         columns = WIDE if view.channels > NARROW else NARROW
     else:
@@ -36,5 +36,5 @@ def chunks_of(view: View) -> Chunks:
     tiles = cdiv(view.rows, rows)
     blocks = cdiv(view.channels, columns)
     steps = min(max(tiles * blocks // PROGRAMS, 1), 64)
-    count = cdiv(tiles, steps)
-    return Chunks(count, steps, rows, columns, count * blocks)
+    chunks = cdiv(tiles, steps)
+    return Chunks(chunks, steps, rows, columns, chunks * blocks)

@@ -1,9 +1,9 @@
-"""conv_dgrad: dx = conv_transpose(dy, w) [+ branch]; conv_dgrad_bn: the same times act'(t) of the batch
-norm in front, as g with its sums [2, C].
+"""conv_dgrad: dx = conv_transpose(dy, w) [+ branch]; conv_dgrad_bn: the same times act'(t) of the
+batch norm in front, as g with its sums [2, C].
 
-dy [N, P, Q, K], w [K, R, S, C / groups], dx, branch, y_prev, g [N, H, W, C]. The pixels of dx are split
-by their phase modulo the stride: a phase has the taps that meet it and no others, so nothing is
-multiplied by a zero between pixels of dy. dz is never rounded: g is stored and summed as stored.
+dy [N, P, Q, K], w [K, R, S, C / groups], dx, branch, y_prev, g [N, H, W, C]. The pixels of dx are
+split by their phase modulo the stride: a phase has the taps that meet it and no others, so nothing
+is multiplied by a zero between pixels of dy. dz is never rounded: g is stored and summed as stored.
 """
 
 from __future__ import annotations
@@ -28,7 +28,20 @@ from .tiles import Tile, tile_for
 
 _SIZES = [
     *("tile_0", "M", "PH", "PW", "h_first", "w_first", "stride_h", "stride_w", "p_first"),
-    *("q_first", "p_step", "q_step", "I", "J", "tap_0", "tap_h", "tap_w", "H", "W", "P", "Q"),
+    *(
+        "q_first",
+        "p_step",
+        "q_step",
+        "TAPS_H",
+        "TAPS_W",
+        "tap_0",
+        "tap_h",
+        "tap_w",
+        "H",
+        "W",
+        "P",
+        "Q",
+    ),
     *("tiles", "mask_channel", "mask_pixel", "act"),
 ]
 
@@ -79,8 +92,8 @@ def _conv_dgrad(
     q_first,
     p_step,
     q_step,
-    I,
-    J,
+    TAPS_H,
+    TAPS_W,
     tap_0,
     tap_h,
     tap_w,

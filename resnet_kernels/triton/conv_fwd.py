@@ -1,8 +1,8 @@
 """conv_fwd, conv_fwd_stats: y = act(out_scale * conv(in_act(in_scale * x + in_bias), w) + ...).
 
-x [N, H, W, C], w [K, R, S, C / groups], y and residual [N, P, Q, K]. The epilogue is applied before y
-is rounded. Statistics are those of y as stored: a triple (count, mean, M2) of each tile, merged by a
-second kernel in the order of tiles.
+x [N, H, W, C], w [K, R, S, C / groups], y and residual [N, P, Q, K]. The epilogue is applied before
+y is rounded. Statistics are those of y as stored: a triple (count, mean, M2) of each tile, merged
+by a second kernel in the order of tiles.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """conv_wgrad: dw = dy^T * act(in_scale * x + in_bias), in the strides and dtype of w.
 
-dy [N, P, Q, K], x [N, H, W, C]. Implicit GEMM: rows are filters, columns taps times channels, the depth
-is pixels. Pixels are split over programs, whose products [split, K, R, S, C / groups] a second kernel
-sums in order.
+dy [N, P, Q, K], x [N, H, W, C]. Implicit GEMM: rows are filters, columns taps times channels, the
+depth is pixels. Pixels are split over programs, whose products [split, K, R, S, C / groups] a
+second kernel sums in order.
 """
 
 from __future__ import annotations
@@ -67,8 +67,10 @@ def _conv_wgrad(
     BN: tl.constexpr,
     BK: tl.constexpr,
 ):
-    """depth: channels of a group; columns: its filters. FLAT: a tile's columns are taps and channels
-    in one, else channels of one tap."""
+    """depth: channels of a group; columns: its filters.
+
+    FLAT: a tile's columns are taps and channels in one, else channels of one tap.
+    """
     tiles = row_tiles * col_tiles
     split = tl.program_id(0) // (tiles * groups)
     group = tl.program_id(0) // tiles % groups

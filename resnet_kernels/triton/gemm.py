@@ -2,8 +2,8 @@
 taps of the filter times channels of the operand that is gathered.
 
 The operand lies in channels_last, the filter as [K, R, S, C / groups]. A tap (i, j) of the row at
-(h0, w0) reads pixel (h0 + i * step_h, w0 + j * step_w); pixels outside the image are zero, behind the
-prologue too. `conv_fwd` and `conv_dgrad` differ in these numbers and in how the filter is walked.
+(h0, w0) reads pixel (h0 + i * step_h, w0 + j * step_w); pixels outside the image are zero, behind
+the prologue too. `conv_fwd` and `conv_dgrad` differ in these numbers and in how the filter is walked.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def implicit_gemm(
     a_stride,
     a_channel,
     depth,
-    I,
-    J,
+    TAPS_H,
+    TAPS_W,
     step_h,
     step_w,
     b_ptr,
@@ -76,15 +76,15 @@ def implicit_gemm(
     """
     lane = tl.arange(0, BK)
     blocks = tl.cdiv(depth, BK)
-    steps = tl.cdiv(I * J * depth, BK) if FLAT else I * J * blocks
+    steps = tl.cdiv(TAPS_H * TAPS_W * depth, BK) if FLAT else TAPS_H * TAPS_W * blocks
     for t in range(0, steps):
         if FLAT:
             d = t * BK + lane
             tap = d // depth
             c = d - tap * depth
-            i = tap // J
-            j = tap - i * J
-            d_ok = tap < I * J
+            i = tap // TAPS_W
+            j = tap - i * TAPS_W
+            d_ok = tap < TAPS_H * TAPS_W
             h = h0[:, None] + (i * step_h)[None, :]
             w = w0[:, None] + (j * step_w)[None, :]
             ok = row_ok[:, None] & d_ok[None, :]
@@ -94,8 +94,8 @@ def implicit_gemm(
         else:
             tap = t // blocks
             c = (t - tap * blocks) * BK + lane
-            i = tap // J
-            j = tap - i * J
+            i = tap // TAPS_W
+            j = tap - i * TAPS_W
             d_ok = c < depth
             h = h0 + i * step_h
             w = w0 + j * step_w

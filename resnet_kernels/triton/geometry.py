@@ -60,8 +60,9 @@ def geometry_of(
     )
     out = conv_out_size(size, w.shape, stride, padding, dilation)
     k, _, r, s = w.shape
-    spatial = [max(out[2], 0), max(out[3], 0)]
-    return Geometry(*size, k, r, s, *spatial, stride, padding, dilation, groups)
+    p, q = max(out[2], 0), max(out[3], 0)
+    n, c, h, width = size
+    return Geometry(n, c, h, width, k, r, s, p, q, stride, padding, dilation, groups)
 
 
 def nhwc(t: Tensor, name: str) -> Tensor:

@@ -18,13 +18,16 @@ class Config(NamedTuple):
     stages: int = 1
 
 
+DEFAULT = Config()
+
+
 def on_cpu_emulated(device: torch.device) -> bool:
     """Whether tensors on this device go through the emulator."""
     return device.type == "cpu" and not INTERPRETED.value
 
 
 def launch(
-    kernel: Any, programs: int, *args: Any, config: Config = Config(), **constants: Any
+    kernel: Any, programs: int, *args: Any, config: Config = DEFAULT, **constants: Any
 ) -> None:
     """kernel[programs](*args, **constants); nothing where there is nothing to do.
 

@@ -1,4 +1,4 @@
-"""Partial statistics and sums of programs, merged in a fixed order: no atomics, the same bits always.
+"""Partial statistics and sums of programs, merged in a fixed order: the same bits in every run.
 
 Statistics are triples (count, mean, M2) and merged by Chan's formula. The order depends on shapes
 alone; a tile of another size in front of a merge changes it.

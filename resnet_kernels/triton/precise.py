@@ -27,8 +27,11 @@ def exp(x):
 
 @triton.jit
 def normal_cdf(t):
-    """erfc(-t / sqrt(2)) / 2. In fp32 the rounding of the argument, which counts t^2 times, is taken
-    back to first order: d erfc(x) = -2 / sqrt(pi) * exp(-x^2) dx."""
+    """erfc(-t / sqrt(2)) / 2.
+
+    In fp32 the rounding of the argument, which counts t^2 times, is taken back to first order:
+    d erfc(x) = -2 / sqrt(pi) * exp(-x^2) dx.
+    """
     x = -t * SQRT_HALF
     if t.dtype == tl.float64:
         return 0.5 * libdevice.erfc(x)
