@@ -47,14 +47,19 @@ def cpu_record(cxx: str) -> dict[str, object]:
 
 def cpu_sources(root: Path) -> list[Source]:
     """Sources of _cpu.so: the bindings and the kernels."""
-    bindings = [Source(p, "-DRNK_BACKEND_CPU") for p in sorted((root / "csrc/torch").glob("*.cpp"))]
-    return [*bindings, *(Source(p, "") for p in sorted((root / "csrc/cpu").glob("*.cpp")))]
+    folders = [root / "csrc/torch", root / "csrc/torch/cpu"]
+    bindings = [path for folder in folders for path in sorted(folder.glob("*.cpp"))]
+    return [
+        *(Source(path, "-DRNK_BACKEND_CPU") for path in bindings),
+        *(Source(path, "") for path in sorted((root / "csrc/cpu").glob("*.cpp"))),
+    ]
 
 
 def _cuda_ops(root: Path, backend: str, flags: str, rule: str) -> list[Source]:
     """The kernels, and the bindings of those ops that have a .cu file."""
     kernels = sorted((root / "csrc/cuda").glob("*.cu"))
-    bindings = [root / "csrc/torch" / f"{path.stem}.cpp" for path in kernels]
+    folders = [root / "csrc/torch", root / "csrc/torch/cuda"]
+    bindings = [folder / f"{path.stem}.cpp" for folder in folders for path in kernels]
     return [
         *(Source(path, "", rule) for path in kernels),
         *(Source(path, f"-DRNK_BACKEND_{backend} {flags}") for path in bindings if path.exists()),

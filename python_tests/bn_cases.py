@@ -1,4 +1,4 @@
-"""What tests of the batch norm primitives share: the ops, cases, inputs, comparison with the definition."""
+"""What tests of the batch norm primitives share: ops, cases, inputs, comparison with reference."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 # Tests are thousands of tiny parallel regions: threads that spin between them cost 5x on a busy
 # machine.
@@ -17,19 +18,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 import ptx_coverage
+from backends import BACKENDS, available
 
 from resnet_kernels.ops import library
-
-# Test backend -> (the ops' `backend` argument, device).
-BACKENDS = {"cpu": ("native", "cpu"), "cuda-emulated": ("emulated", "cpu")}
-
-
-def _available() -> list[str]:
-    try:
-        from resnet_kernels import emulator
-    except ImportError:
-        return ["cpu"]
-    return [name for name in BACKENDS if name == "cpu" or emulator.has_kernels()]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -55,10 +46,18 @@ def nan_prefill(request: pytest.FixtureRequest) -> Iterator[None]:
     torch.use_deterministic_algorithms(before)
 
 
-@pytest.fixture(params=_available())
+@pytest.fixture(params=available())
 def each_backend(request: pytest.FixtureRequest) -> Iterator[str]:
     """The test runs once per backend; primitives by bn_cases.OPS are that backend's."""
     before = library.set_default_backend(BACKENDS[request.param][0])
+    yield request.param
+    library.set_default_backend(before)
+
+
+@pytest.fixture
+def case(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """A conv_cases.Case, as conv_cases.over parametrizes it; primitives are its backend's."""
+    before = library.set_default_backend(BACKENDS[request.param.backend][0])
     yield request.param
     library.set_default_backend(before)
 

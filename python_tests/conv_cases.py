@@ -1,20 +1,23 @@
-"""What tests of the convolution primitives share: fp32 cases in channels_last, inputs, oracles.
+"""What tests of the convolution primitives share: cases in channels_last, inputs, oracles.
 
-The definition in fp64 is the oracle, plain torch in fp32 what the error is measured against.
+The definition in fp64 is the oracle, plain torch in the same dtype what the error is measured
+against. The CPU kernels are fp32; the CUDA ones run emulated, at small sizes, in every dtype.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
 import pytest
 import torch
-from bn_cases import Draw, away_from_kinks
-from shapes import HOSTILE, RESNET, ConvShape
+from backends import available
+from bn_cases import OPS, Draw, assert_deterministic, away_from_kinks, tuple_of
+from shapes import DTYPE_NAMES, HOSTILE, RESNET, ConvShape
 from torch import Tensor
 
 from resnet_kernels.ops.library import fallback_counts
 from resnet_kernels.reference.bn import pre_act
-
-CASE = (torch.float32, "nhwc")
 
 
 def _conv(c: int, h: int, w: int, k: int, r: int, **geometry) -> ConvShape:
@@ -53,8 +56,57 @@ DIRECT = [
 SHAPES = [*WINOGRAD, *DIRECT, *HOSTILE, *(s.at(1, min(s.h, 7)) for s in RESNET)]
 
 
-def draw(rng: torch.Generator, exact: bool = False) -> Draw:
-    return Draw(rng, CASE, exact)
+# What the generic CUDA kernels meet beyond the hostile shapes: several tiles of pixels and of
+# channels, depths above one stage of the filter, groups within a warp, the stem.
+EMULATED = [
+    _conv(33, 6, 7, 40, 3),
+    _conv(16, 5, 6, 33, 3, stride=(2, 1), dilation=(1, 2), padding=(1, 2)),
+    _conv(36, 4, 5, 36, 3, groups=36, stride=(2, 2)),
+    _conv(24, 4, 4, 40, 3, groups=4),
+    ConvShape(1, 3, 15, 13, 8, 7, 7, (2, 2), (3, 3)),
+    ConvShape(2, 70, 3, 3, 66, 1, 1),
+    ConvShape(2, 5, 12, 13, 6, 2, 2),  # two parts of pixels for the gradient of the filter
+]
+EMULATED_SHAPES = [*EMULATED, *(s for s in HOSTILE if s.h < 100)]
+
+
+class Case(NamedTuple):
+    """What a test runs on: a backend, the dtype of the activations, a shape."""
+
+    backend: str
+    dtype: torch.dtype
+    shape: ConvShape
+
+
+def over(cpu: Sequence[ConvShape], emulated: Sequence[ConvShape]) -> Any:
+    """Parametrizes the fixture `case`: fp32 on the CPU, each dtype on the emulated GPU."""
+    cases = [Case("cpu", torch.float32, shape) for shape in cpu]
+    cases += [Case("cuda-emulated", dtype, shape) for shape in emulated for dtype in DTYPE_NAMES]
+    params = [
+        pytest.param(case, id=f"{case.shape.id}-{DTYPE_NAMES[case.dtype]}-{case.backend}")
+        for case in cases
+        if case.backend in available()
+    ]
+    return pytest.mark.parametrize("case", params, indirect=True)
+
+
+def draw(rng: torch.Generator, dtype: torch.dtype = torch.float32, exact: bool = False) -> Draw:
+    return Draw(rng, (dtype, "nhwc"), exact)
+
+
+def same_bits(case: Case, op: str, *args: Any) -> None:
+    """With any number of threads; on the GPU in any order of warps, and without a race."""
+    assert_deterministic(op, *args)
+    if case.backend != "cuda-emulated":
+        return
+    from resnet_kernels import emulator  # not everywhere to be had
+
+    results = []
+    for seed in (1, 2):
+        with emulator.active(seed):
+            results.append(tuple_of(getattr(OPS, op)(*args)))
+    for a, b in zip(*results, strict=True):
+        assert torch.equal(a, b), f"{op}: differs with the order of warps"
 
 
 def filter_of(d: Draw, shape: ConvShape, layout: str = "nhwc") -> Tensor:

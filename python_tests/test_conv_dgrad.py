@@ -1,12 +1,24 @@
-"""conv_dgrad, conv_dgrad_bn: our fp32 kernels on the CPU against the definition."""
+"""conv_dgrad, conv_dgrad_bn: our kernels against the definition."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from bn_cases import GELU, IDENTITY, LEAKY, OPS, RELU, SILU, as_double, assert_deterministic, check
+from bn_cases import (
+    GELU,
+    IDENTITY,
+    LEAKY,
+    OPS,
+    RELU,
+    SILU,
+    as_double,
+    check,
+    vector_dtype,
+)
 from conv_cases import (
     DIRECT,
+    EMULATED,
+    EMULATED_SHAPES,
     SHAPES,
     WINOGRAD,
     OwnKernels,
@@ -14,7 +26,9 @@ from conv_cases import (
     filter_of,
     geometry,
     gradient_at,
+    over,
     own_kernels,  # noqa: F401 - applies to all tests here
+    same_bits,
 )
 
 from resnet_kernels import reference
@@ -34,7 +48,7 @@ def bn_arguments(d, shape, mask=False):
     y, vectors = d.activation(shape.x_size), d.bn(shape.c)
     bits = None
     if mask:
-        ones = torch.ones(shape.c)
+        ones = torch.ones(shape.c, dtype=vector_dtype(d.dtype))
         bits = OPS.bn_act_fwd_mask(
             d.activation(shape.x_size), ones, 0 * ones, y, None, None, RELU, 0.0
         )
@@ -43,9 +57,9 @@ def bn_arguments(d, shape, mask=False):
 
 
 @pytest.mark.parametrize("layout", ["nhwc", "nchw"])
-@pytest.mark.parametrize("shape", SHAPES, ids=lambda s: s.id)
-def test_definition(shape, layout, rng, repro):
-    d = draw(rng)
+@over(SHAPES, EMULATED_SHAPES)
+def test_definition(case, layout, rng, repro):
+    shape, d = case.shape, draw(rng, case.dtype)
     dy, w = arguments(d, shape, layout)
     other = d.activation(shape.x_size).contiguous(memory_format=conv_memory_format(dy, w))
     for branch in (None, other):
@@ -55,23 +69,26 @@ def test_definition(shape, layout, rng, repro):
 
 
 @pytest.mark.parametrize("mask", [False, True], ids=["recomputed", "mask"])
-@pytest.mark.parametrize("shape", SHAPES, ids=lambda s: s.id)
-def test_bn_definition(shape, mask, rng, repro):
+@over(SHAPES, EMULATED_SHAPES)
+def test_bn_definition(case, mask, rng, repro):
     """With integers nothing is rounded before the kink, and g must come out exact."""
-    d = draw(rng, exact=True)
+    shape, d = case.shape, draw(rng, case.dtype, exact=True)
     dy, w = arguments(d, shape)
     branch = d.activation(shape.x_size)
-    args = (dy, w, branch, *bn_arguments(d, shape, mask), RELU, 0.0, *geometry(shape))
+    bn = bn_arguments(d, shape, mask)
+    args = (dy, w, branch, *bn, RELU, 0.0, *geometry(shape))
     g, sums = OPS.conv_dgrad_bn(*args)
-    want_g, want_sums = reference.conv_dgrad_bn(*map(as_double, args))
-    assert torch.equal(g.double(), want_g), repro
+    want_g, _ = reference.conv_dgrad_bn(*map(as_double, args))
+    assert torch.equal(g, want_g.to(g.dtype)), repro
+    y, mean, rstd = (t.double() for t in bn[:3])
+    want_sums = reference.bn.bn_sums(g.double(), y, mean, rstd)
     assert torch.allclose(sums.double(), want_sums, rtol=1e-5, atol=1e-3), repro
 
 
 @pytest.mark.parametrize("act", [IDENTITY, RELU, GELU, SILU, LEAKY])
-@pytest.mark.parametrize("shape", [WINOGRAD[1], DIRECT[1], DIRECT[6]], ids=lambda s: s.id)
-def test_acts(shape, act, rng, repro):
-    d = draw(rng)
+@over([WINOGRAD[1], DIRECT[1], DIRECT[6]], EMULATED[1:2])
+def test_acts(case, act, rng, repro):
+    shape, d = case.shape, draw(rng, case.dtype)
     dy, w = arguments(d, shape)
     y, *bn, _ = bn_arguments(d, shape)
     branch = gradient_at(d, shape.x_size, y, bn[2], bn[3])
@@ -80,17 +97,74 @@ def test_acts(shape, act, rng, repro):
     check("conv_dgrad_bn", shape.x_size, rows, repro, *args)
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=lambda s: s.id)
-def test_integers_are_exact(shape, rng):
-    d = draw(rng, exact=True)
+@over(SHAPES, EMULATED_SHAPES)
+def test_integers_are_exact(case, rng):
+    shape, d = case.shape, draw(rng, case.dtype, exact=True)
     args = (*arguments(d, shape), d.activation(shape.x_size), list(shape.x_size), *geometry(shape))
     want = reference.conv_dgrad(*map(as_double, args))
-    assert torch.equal(OPS.conv_dgrad(*args).double(), want)
+    assert torch.equal(OPS.conv_dgrad(*args), want.to(case.dtype))
 
 
-@pytest.mark.parametrize("shape", [*WINOGRAD[-2:], *DIRECT], ids=lambda s: s.id)
-def test_own_kernels_and_the_same_bits(shape, rng):
-    d = draw(rng)
+@over([], EMULATED)
+def test_contiguous_activations(case, rng, repro):
+    """Everything in NCHW, the mask's bits too; dy a part of a larger tensor; an fp32 filter."""
+    shape, d = case.shape, draw(rng, case.dtype, exact=True)
+    dy, w = arguments(d, shape, "nchw")
+    w = w.to(vector_dtype(case.dtype))
+    y, *rest = bn_arguments(d, shape)
+    y, branch = y.contiguous(), d.activation(shape.x_size).contiguous()
+    dy = dy.repeat(1, 2, 1, 2)[:, : shape.k, :, ::2]
+    args = (dy, w, branch, list(shape.x_size), *geometry(shape))
+    dx = OPS.conv_dgrad(dy.contiguous(), *args[1:])
+    assert dx.is_contiguous()
+    assert torch.equal(dx, reference.conv_dgrad(*map(as_double, args)).to(case.dtype)), repro
+    ones = torch.ones_like(rest[0])
+    mask = OPS.bn_act_fwd_mask(y, ones, 0 * ones, None, None, None, RELU, 0.0)[1]
+    for bits in (None, mask):
+        args = (dy, w, branch, y, *rest[:-1], bits, RELU, 0.0, *geometry(shape))
+        g, sums = OPS.conv_dgrad_bn(*args)
+        want_g, _ = reference.conv_dgrad_bn(*map(as_double, args))
+        assert torch.equal(g, want_g.to(case.dtype)), repro
+        assert g.stride() == y.stride()
+        vectors = (t.double() for t in (y, *rest[:2]))
+        want_sums = reference.bn.bn_sums(g.double(), *vectors)
+        assert torch.allclose(sums.double(), want_sums, rtol=1e-5, atol=1e-3), repro
+
+
+@over([*WINOGRAD[-2:], *DIRECT], [*EMULATED[1:3], EMULATED[-1]])
+def test_own_kernels_and_the_same_bits(case, rng):
+    shape, d = case.shape, draw(rng, case.dtype)
     args = (*arguments(d, shape), None, *bn_arguments(d, shape), RELU, 0.0, *geometry(shape))
     with OwnKernels():
-        assert_deterministic("conv_dgrad_bn", *args)
+        same_bits(case, "conv_dgrad_bn", *args)
+
+
+def test_refuses_what_would_read_outside(each_backend, rng):
+    shape = DIRECT[0]
+    d = draw(rng)
+    dy, w = arguments(d, shape)
+    y, mean, rstd, scale, bias, _ = bn_arguments(d, shape)
+    conv = geometry(shape)
+    bad_calls = {
+        "dy: not the size": (dy[:1], w, None, list(shape.x_size), *conv),
+        "dy: not the size of": (dy[:, :, 1:], w, None, list(shape.x_size), *conv),
+        "w: expected": (dy, w[:, :5], None, list(shape.x_size), *conv),
+        "branch: expected size": (dy, w, y[:1], list(shape.x_size), *conv),
+        "branch: dtype": (dy, w, y.half(), list(shape.x_size), *conv),
+        "branch: memory layout": (dy, w, y.contiguous(), list(shape.x_size), *conv),
+    }
+    for message, args in bad_calls.items():
+        with pytest.raises(RuntimeError, match=message):
+            OPS.conv_dgrad(*args)
+    vectors = (mean, rstd, scale, bias)
+    for i in range(4):
+        for bad in (vectors[i][:-1], vectors[i].double()):
+            given = (*vectors[:i], bad, *vectors[i + 1 :])
+            with pytest.raises(RuntimeError, match="mean, rstd, scale, bias: expected"):
+                OPS.conv_dgrad_bn(dy, w, None, y, *given, None, RELU, 0.0, *conv)
+    short = torch.zeros(y.numel() // 8 - 1, dtype=torch.uint8)
+    with pytest.raises(RuntimeError, match="mask: expected"):
+        OPS.conv_dgrad_bn(dy, w, None, y, *vectors, short, RELU, 0.0, *conv)
+    if each_backend == "cuda-emulated":
+        with pytest.raises(RuntimeError, match="y_prev: dtype"):
+            OPS.conv_dgrad_bn(dy, w, None, y.half(), *vectors, None, RELU, 0.0, *conv)

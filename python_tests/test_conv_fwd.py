@@ -1,4 +1,4 @@
-"""conv_fwd, conv_fwd_stats: our fp32 kernels on the CPU against the definition."""
+"""conv_fwd, conv_fwd_stats: our kernels against the definition."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from bn_cases import (
     SILU,
     Draw,
     as_double,
-    assert_deterministic,
     check,
+    vector_dtype,
 )
 from conv_cases import (
     DIRECT,
+    EMULATED,
+    EMULATED_SHAPES,
     NO_PROLOGUE,
     SHAPES,
     WINOGRAD,
@@ -25,8 +27,10 @@ from conv_cases import (
     draw,
     filter_of,
     geometry,
+    over,
     own_kernels,  # noqa: F401 - applies to all tests here
     prologue,
+    same_bits,
 )
 from shapes import ConvShape
 
@@ -42,20 +46,22 @@ def arguments(d, shape, layout="nhwc"):
 
 
 @pytest.mark.parametrize("layout", ["nhwc", "nchw"])
-@pytest.mark.parametrize("shape", SHAPES, ids=lambda s: s.id)
-def test_definition(shape, layout, rng, repro):
+@over(SHAPES, EMULATED_SHAPES)
+def test_definition(case, layout, rng, repro):
     """Every shape, filters in both layouts: plain, and behind a batch norm with statistics."""
-    d = draw(rng)
+    shape, d = case.shape, draw(rng, case.dtype)
     x, w = arguments(d, shape, layout)
     length, size = shape.reduction_length, shape.y_size
     check("conv_fwd", size, length, repro, x, w, *NO_PROLOGUE, *NO_EPILOGUE, *geometry(shape))
     before = prologue(d, shape.c, RELU)
-    y, _ = check("conv_fwd_stats", size, length, repro, x, w, *before, *geometry(shape))
-    # Statistics are those of y as stored.
-    check_stats(y, OPS.conv_fwd_stats(x, w, *before, *geometry(shape))[1], repro)
+    y, stats = OPS.conv_fwd_stats(x, w, *before, *geometry(shape))
+    no_stats = (x, w, *before, *NO_EPILOGUE, *geometry(shape))
+    assert torch.equal(check("conv_fwd", size, length, repro, *no_stats)[0], y), repro
+    check_stats(y, stats, repro)
 
 
 def check_stats(y, stats, repro):
+    """Statistics are those of y as stored."""
     exact = reference.bn_stats(y.double())
     scale = max(exact[1].abs().max().item(), exact[2].max().item() ** 0.5) if y.numel() else 1.0
     assert torch.equal(stats[0].double(), exact[0]), repro
@@ -65,9 +71,9 @@ def check_stats(y, stats, repro):
 
 @pytest.mark.parametrize("residual", [False, True], ids=["plain", "residual"])
 @pytest.mark.parametrize("act", [IDENTITY, RELU, GELU, SILU, LEAKY])
-@pytest.mark.parametrize("shape", [WINOGRAD[1], DIRECT[1], DIRECT[6]], ids=lambda s: s.id)
-def test_epilogue(shape, act, residual, rng, repro):
-    d = draw(rng)
+@over([WINOGRAD[1], DIRECT[1], DIRECT[6]], EMULATED[1:2])
+def test_epilogue(case, act, residual, rng, repro):
+    shape, d = case.shape, draw(rng, case.dtype)
     x, w = arguments(d, shape)
     added = d.activation(shape.y_size) if residual else None
     for scale in (d.vector(shape.k), None):
@@ -79,32 +85,32 @@ def test_epilogue(shape, act, residual, rng, repro):
 
 
 @pytest.mark.parametrize("act", [IDENTITY, RELU, GELU, SILU, LEAKY])
-@pytest.mark.parametrize("shape", [WINOGRAD[1], DIRECT[1], DIRECT[6]], ids=lambda s: s.id)
-def test_prologue(shape, act, rng, repro):
+@over([WINOGRAD[1], DIRECT[1], DIRECT[6]], EMULATED[1:2])
+def test_prologue(case, act, rng, repro):
     """Taps outside the image are zero, not act(bias)."""
-    d = draw(rng)
+    shape, d = case.shape, draw(rng, case.dtype)
     x, w = arguments(d, shape)
     before = prologue(d, shape.c, act)
     args = (x, w, *before, *NO_EPILOGUE, *geometry(shape))
     check("conv_fwd", shape.y_size, shape.reduction_length, repro, *args)
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=lambda s: s.id)
-def test_integers_are_exact(shape, rng):
-    d = draw(rng, exact=True)
+@over(SHAPES, EMULATED_SHAPES)
+def test_integers_are_exact(case, rng):
+    shape, d = case.shape, draw(rng, case.dtype, exact=True)
     x, w = arguments(d, shape)
     args = (x, w, *prologue(d, shape.c, RELU), *NO_EPILOGUE, *geometry(shape))
     want = reference.conv_fwd(*map(as_double, args))
-    assert torch.equal(OPS.conv_fwd(*args).double(), want)
+    assert torch.equal(OPS.conv_fwd(*args), want.to(case.dtype))
 
 
-@pytest.mark.parametrize("shape", [*WINOGRAD[-2:], *DIRECT], ids=lambda s: s.id)
-def test_own_kernels_and_the_same_bits(shape, rng):
-    d = draw(rng)
+@over([*WINOGRAD[-2:], *DIRECT], [EMULATED[1], EMULATED[2], EMULATED[-1]])
+def test_own_kernels_and_the_same_bits(case, rng):
+    shape, d = case.shape, draw(rng, case.dtype)
     x, w = arguments(d, shape)
     with OwnKernels():
         before = prologue(d, shape.c, RELU)
-        assert_deterministic("conv_fwd_stats", x, w, *before, *geometry(shape))
+        same_bits(case, "conv_fwd_stats", x, w, *before, *geometry(shape))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
@@ -120,10 +126,11 @@ def test_what_is_said_of_the_kernel_is_what_runs(shape, dtype, choice, rng, monk
     assert (said == TORCH) == bool(fallback_counts()), said
 
 
+@pytest.mark.usefixtures("each_backend")
 def test_statistics_of_a_large_mean(rng, repro):
     """Mean 1000, standard deviation 1."""
     for shape in (
-        ConvShape(4, 32, 16, 16, 32, 3, 3, (1, 1), (1, 1)),
+        ConvShape(4, 32, 16, 16, 8, 3, 3, (1, 1), (1, 1)),
         ConvShape(4, 32, 16, 16, 8, 1, 1),
     ):
         d = draw(rng)
@@ -136,9 +143,10 @@ def test_statistics_of_a_large_mean(rng, repro):
         assert torch.allclose(std, exact, rtol=1e-4), repro
 
 
+@pytest.mark.usefixtures("each_backend")
 def test_views_of_larger_tensors_stay_inside(rng):
     """Nothing is written beside y, whatever lies beside x is not read into it."""
-    shape = WINOGRAD[2]
+    shape = DIRECT[10]
     d = draw(rng)
     x, w = arguments(d, shape)
     padded = torch.full((x.numel() + 4096,), float("nan"))
@@ -146,3 +154,46 @@ def test_views_of_larger_tensors_stay_inside(rng):
     for args in ((x, w), (inner, w)):
         y = OPS.conv_fwd(*args, *NO_PROLOGUE, *NO_EPILOGUE, *geometry(shape))
         assert y.isfinite().all()
+
+
+@over([], EMULATED)
+def test_any_strides(case, rng):
+    """NCHW in, NCHW out; x a part of a larger tensor, an fp32 filter with its axes swapped."""
+    shape, d = case.shape, draw(rng, case.dtype, exact=True)
+    x, w = arguments(d, shape)
+    w = w.permute(3, 1, 0, 2).contiguous().permute(2, 1, 3, 0).to(vector_dtype(case.dtype))
+    residual = d.activation(shape.y_size).contiguous()
+    tail = (d.vector(shape.k), d.vector(shape.k), residual, RELU, 0.0, *geometry(shape))
+    for view in (x.contiguous(), x.repeat(1, 2, 1, 2).contiguous()[:, : shape.c, :, ::2]):
+        args = (view, w, *prologue(d, shape.c, RELU), *tail)
+        y = OPS.conv_fwd(*args)
+        assert y.is_contiguous()
+        assert torch.equal(y, reference.conv_fwd(*map(as_double, args)).to(case.dtype))
+
+
+def test_refuses_what_would_read_outside(each_backend, rng):
+    shape = DIRECT[0]
+    d = draw(rng)
+    x, w = arguments(d, shape)
+    v, u, y = d.vector(shape.c), d.vector(shape.k), d.activation(shape.y_size)
+    bad_calls = {
+        "w: expected": (x, w[:, :5], *NO_PROLOGUE, *NO_EPILOGUE),
+        "in_scale": (x, w, v[:-1], v, RELU, 0.0, *NO_EPILOGUE),
+        "in_bias": (x, w, v, v.double(), RELU, 0.0, *NO_EPILOGUE),
+        "give both or none": (x, w, v, None, RELU, 0.0, *NO_EPILOGUE),
+        "out_scale": (x, w, *NO_PROLOGUE, u[:-1], u, None, RELU, 0.0),
+        "out_bias": (x, w, *NO_PROLOGUE, u, u.double(), None, RELU, 0.0),
+        "residual: expected size": (x, w, *NO_PROLOGUE, None, None, y[:1], RELU, 0.0),
+        "residual: dtype": (x, w, *NO_PROLOGUE, None, None, y.half(), RELU, 0.0),
+        "residual: memory layout": (x, w, *NO_PROLOGUE, None, None, y.contiguous(), RELU, 0.0),
+        "act: unknown": (x, w, *NO_PROLOGUE, None, None, None, 17, 0.0),
+    }
+    if each_backend == "cuda-emulated":
+        bad_calls["w: expected float32"] = (x, w.int(), *NO_PROLOGUE, *NO_EPILOGUE)
+    for message, args in bad_calls.items():
+        with pytest.raises(RuntimeError, match=message):
+            OPS.conv_fwd(*args, *geometry(shape))
+    with pytest.raises(RuntimeError, match="stride, padding, dilation: expected two"):
+        OPS.conv_fwd(x, w, *NO_PROLOGUE, *NO_EPILOGUE, (1,) * 3, (0, 0), (1, 1), 1, False)
+    with pytest.raises(RuntimeError, match="must be positive"):
+        OPS.conv_fwd(x, w, *NO_PROLOGUE, *NO_EPILOGUE, (0, 1), (0, 0), (1, 1), 1, False)

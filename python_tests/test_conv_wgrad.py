@@ -1,12 +1,14 @@
-"""conv_wgrad: our fp32 kernels on the CPU against the definition."""
+"""conv_wgrad: our kernels against the definition."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from bn_cases import GELU, IDENTITY, LEAKY, OPS, RELU, SILU, as_double, assert_deterministic, check
+from bn_cases import GELU, IDENTITY, LEAKY, OPS, RELU, SILU, as_double, check
 from conv_cases import (
     DIRECT,
+    EMULATED,
+    EMULATED_SHAPES,
     NO_PROLOGUE,
     SHAPES,
     WINOGRAD,
@@ -14,8 +16,10 @@ from conv_cases import (
     draw,
     filter_of,
     geometry,
+    over,
     own_kernels,  # noqa: F401 - applies to all tests here
     prologue,
+    same_bits,
 )
 
 from resnet_kernels import reference
@@ -30,37 +34,84 @@ def pixels(shape):
 
 
 @pytest.mark.parametrize("layout", ["nhwc", "nchw"])
-@pytest.mark.parametrize("shape", SHAPES, ids=lambda s: s.id)
-def test_definition(shape, layout, rng, repro):
+@over(SHAPES, EMULATED_SHAPES)
+def test_definition(case, layout, rng, repro):
     """dw lies in the strides of w."""
-    d = draw(rng)
+    shape, d = case.shape, draw(rng, case.dtype)
     args = arguments(d, shape, layout)
     for before in (NO_PROLOGUE, prologue(d, shape.c, RELU)):
-        check("conv_wgrad", shape.w_size, pixels(shape), repro, *args, *before, *geometry(shape))
-        dw = OPS.conv_wgrad(*args, *before, *geometry(shape))
-        assert dw.stride() == args[2].stride()
+        ours = check(
+            "conv_wgrad", shape.w_size, pixels(shape), repro, *args, *before, *geometry(shape)
+        )
+        assert ours[0].stride() == args[2].stride()
 
 
 @pytest.mark.parametrize("act", [IDENTITY, RELU, GELU, SILU, LEAKY])
-@pytest.mark.parametrize("shape", [WINOGRAD[6], DIRECT[1], DIRECT[6]], ids=lambda s: s.id)
-def test_prologue(shape, act, rng, repro):
-    d = draw(rng)
+@over([WINOGRAD[6], DIRECT[1], DIRECT[6]], EMULATED[1:2])
+def test_prologue(case, act, rng, repro):
+    shape, d = case.shape, draw(rng, case.dtype)
     before = prologue(d, shape.c, act)
     args = (*arguments(d, shape), *before, *geometry(shape))
     check("conv_wgrad", shape.w_size, pixels(shape), repro, *args)
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=lambda s: s.id)
-def test_integers_are_exact(shape, rng):
-    d = draw(rng, exact=True)
+@over(SHAPES, EMULATED_SHAPES)
+def test_integers_are_exact(case, rng):
+    shape, d = case.shape, draw(rng, case.dtype, exact=True)
     args = (*arguments(d, shape), *prologue(d, shape.c, RELU), *geometry(shape))
     want = reference.conv_wgrad(*map(as_double, args))
-    assert torch.equal(OPS.conv_wgrad(*args).double(), want)
+    assert torch.equal(OPS.conv_wgrad(*args), want.to(case.dtype))
 
 
-@pytest.mark.parametrize("shape", [*WINOGRAD[-2:], *DIRECT], ids=lambda s: s.id)
-def test_own_kernels_and_the_same_bits(shape, rng):
-    d = draw(rng)
+@pytest.mark.parametrize("w_dtype", [torch.float32, torch.float16, torch.float64])
+@over([], EMULATED[1:2])
+def test_parameter_of_another_dtype(case, w_dtype, rng):
+    """The sums are rounded to the parameter's dtype, fp32 of 16-bit activations not at all."""
+    shape, d = case.shape, draw(rng, case.dtype, exact=True)
+    dy, x, w = arguments(d, shape)
+    args = (*(t.contiguous() for t in (dy, x)), w.to(w_dtype), *NO_PROLOGUE, *geometry(shape))
+    dw = OPS.conv_wgrad(*args)
+    assert dw.dtype == w_dtype
+    assert torch.equal(dw, reference.conv_wgrad(*map(as_double, args)).to(w_dtype))
+
+
+@over([], EMULATED)
+def test_any_strides(case, rng):
+    """Activations as parts of larger tensors and expanded, a filter with its axes swapped."""
+    shape, d = case.shape, draw(rng, case.dtype, exact=True)
+    dy, x, w = arguments(d, shape)
+    dy = dy[:, :, :1].expand(shape.y_size)
+    x = x.repeat(1, 2, 1, 2)[:, : shape.c, :, ::2]
+    w = w.permute(3, 1, 0, 2).contiguous().permute(2, 1, 3, 0)
+    args = (dy, x, w, *prologue(d, shape.c, RELU), *geometry(shape))
+    dw = OPS.conv_wgrad(*args)
+    assert dw.stride() == torch.empty_like(w).stride()
+    assert torch.equal(dw, reference.conv_wgrad(*map(as_double, args)).to(case.dtype))
+
+
+@over([*WINOGRAD[-2:], *DIRECT], [EMULATED[1], EMULATED[2], EMULATED[-1]])
+def test_own_kernels_and_the_same_bits(case, rng):
+    shape, d = case.shape, draw(rng, case.dtype)
     with OwnKernels():
         before = prologue(d, shape.c, RELU)
-        assert_deterministic("conv_wgrad", *arguments(d, shape), *before, *geometry(shape))
+        same_bits(case, "conv_wgrad", *arguments(d, shape), *before, *geometry(shape))
+
+
+def test_refuses_what_would_read_outside(each_backend, rng):
+    shape = DIRECT[0]
+    d = draw(rng)
+    dy, x, w = arguments(d, shape)
+    v = d.vector(shape.c)
+    bad_calls = {
+        "dy: not the size": (dy[:1], x, w, *NO_PROLOGUE),
+        "w: expected": (dy, x, w[:, :5], *NO_PROLOGUE),
+        "in_scale": (dy, x, w, v[:-1], v, RELU, 0.0),
+        "in_bias": (dy, x, w, v, v.double(), RELU, 0.0),
+        "give both or none": (dy, x, w, v, None, RELU, 0.0),
+        "act: unknown": (dy, x, w, v, v, 17, 0.0),
+    }
+    if each_backend == "cuda-emulated":
+        bad_calls["dy: dtype"] = (dy.half(), x, w, *NO_PROLOGUE)
+    for message, args in bad_calls.items():
+        with pytest.raises(RuntimeError, match=message):
+            OPS.conv_wgrad(*args, *geometry(shape))

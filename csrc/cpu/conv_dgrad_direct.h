@@ -1,7 +1,7 @@
 // Launcher of conv_dgrad_direct.cpp.
 #pragma once
 
-#include "../common/conv_params.h"
+#include "conv_params.h"
 #include "parallel.h"
 
 namespace rnk::cpu {

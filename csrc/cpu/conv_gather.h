@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "../common/conv_params.h"
+#include "conv_params.h"
 
 namespace rnk::cpu {
 

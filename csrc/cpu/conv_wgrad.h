@@ -1,7 +1,7 @@
 // Filter gradient of a convolution on the CPU: chooses the kernel.
 #pragma once
 
-#include "../common/conv_params.h"
+#include "conv_params.h"
 #include "parallel.h"
 
 namespace rnk::cpu {

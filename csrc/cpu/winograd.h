@@ -3,7 +3,7 @@
 // 9 C products, since it sums C.
 #pragma once
 
-#include "../common/conv_params.h"
+#include "conv_params.h"
 #include "parallel.h"
 
 namespace rnk::cpu {

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "../common/conv_params.h"
+#include "conv_params.h"
 
 namespace rnk::cpu {
 

@@ -38,12 +38,12 @@ struct ConvFwd {
 // The batch norm in front of the convolution whose input gradient is wanted: g = dx * act'(t),
 // t = scale * y + bias or its sign by mask, and the sums of g and g * (y - mean) * rstd.
 struct PreviousBn {
-  const void* y;                           // as x, or null: dx is wanted
+  const void* y;                           // as x
   const void *mean, *rstd, *scale, *bias;  // [C]
   const uint8_t* mask;                     // bits t > 0 of x's elements, or null
   Act act;
   double slope;
-  void* sums;  // [2, C]
+  void* sums;  // [2, C], or null: there is no batch norm, dx is wanted
 };
 
 // dx = the transposed convolution of dy [+ branch], or g and its sums.

@@ -1,4 +1,4 @@
-// Arguments of the convolution ops in bundles, and the shapes that our own CPU kernels serve.
+// Arguments of the convolution ops in bundles, and the checks that their backends share.
 #pragma once
 
 #include "../common/conv_params.h"
@@ -87,24 +87,30 @@ inline FilterStrides filter_strides(const Tensor& w) {
   return {w.stride(0), w.stride(1), w.stride(2), w.stride(3)};
 }
 
-// Whether our kernels can read these tensors: fp32 on the CPU, activations in channels_last.
-inline bool is_own_layout(const Tensor& activation, const Tensor& w, MemoryFormat format) {
-  return activation.scalar_type() == ScalarType::Float && w.scalar_type() == ScalarType::Float &&
-         activation.dim() == 4 && w.dim() == 4 && format == MemoryFormat::ChannelsLast &&
-         is_channels_last(activation);
+inline void check_output_size(const Tensor& dy, const ConvShape& s) {
+  STD_TORCH_CHECK(dy.dim() == 4 && dy.size(0) == s.n && dy.size(1) == s.k && dy.size(2) == s.p &&
+                      dy.size(3) == s.q,
+                  "dy: not the size of the convolution's output");
 }
 
-inline const float* floats(const Tensor& t) { return static_cast<const float*>(device_ptr(t)); }
-inline const float* floats(const OptionalTensor& t) {
-  return static_cast<const float*>(device_ptr(t));
-}
-
-inline ConvPrologue prologue_params(const PrologueArgs& in, const Tensor& x) {
-  if (!in.scale.has_value()) return {nullptr, nullptr, Act::kIdentity, 0};
+// in.scale is there.
+inline void check_prologue(const PrologueArgs& in, const Tensor& x) {
   STD_TORCH_CHECK(in.bias.has_value(), "in_scale and in_bias: give both or none");
-  check_vector(in.scale, x.size(1), ScalarType::Float, x, "in_scale");
-  check_vector(in.bias, x.size(1), ScalarType::Float, x, "in_bias");
-  return {floats(in.scale), floats(in.bias), act_of(in.act), static_cast<float>(in.slope)};
+  check_vector(in.scale, x.size(1), stats_type(x), x, "in_scale");
+  check_vector(in.bias, x.size(1), stats_type(x), x, "in_bias");
+}
+
+inline void check_epilogue(const EpilogueArgs& out, const Tensor& y) {
+  check_vector(out.scale, y.size(1), stats_type(y), y, "out_scale");
+  check_vector(out.bias, y.size(1), stats_type(y), y, "out_bias");
+  if (out.residual.has_value()) check_same(*out.residual, y, "residual");
+}
+
+inline void check_previous_bn(const PreviousBn& bn) {
+  for (const Tensor* vector : {&bn.mean, &bn.rstd, &bn.scale, &bn.bias}) {
+    check_vector(*vector, bn.y.size(1), stats_type(bn.y), bn.y, "mean, rstd, scale, bias");
+  }
+  check_mask(bn.mask, bn.y);
 }
 
 }  // namespace rnk

@@ -1,0 +1,16 @@
+// Input gradient of a convolution on the GPU: chooses the kernel.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "conv_params.h"
+
+namespace rnk::cuda {
+
+// Bytes that the call needs as params.workspace.
+int64_t conv_dgrad_workspace(const ConvDgrad& params);
+
+// Enqueues on `stream`; errors are left in cudaGetLastError().
+void conv_dgrad(const ConvDgrad& params, cudaStream_t stream);
+
+}  // namespace rnk::cuda

@@ -1,0 +1,16 @@
+// Forward convolution on the GPU: chooses the kernel.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "conv_params.h"
+
+namespace rnk::cuda {
+
+// Bytes that the call needs as params.workspace.
+int64_t conv_fwd_workspace(const ConvFwd& params);
+
+// Enqueues on `stream`; errors are left in cudaGetLastError().
+void conv_fwd(const ConvFwd& params, cudaStream_t stream);
+
+}  // namespace rnk::cuda
