@@ -16,14 +16,32 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..ops.fakes import stats_dtype
 from ..ops.layout import conv_memory_format
 from .common import apply_act_grad, mask_bits, rounded, up
 from .gemm import divided, implicit_gemm
-from .geometry import Geometry, filter_krsc, geometry_of, nhwc, use_tf32
+from .geometry import (
+    Geometry,
+    check_format,
+    check_output,
+    filter_krsc,
+    geometry_of,
+    nhwc,
+    use_tf32,
+)
 from .launch import launch
 from .partials import merge_sums, no_rows
 from .phases import Phase, phases_of
-from .tensors import Vector, cdiv, check_mask, check_vectors, require, stats_like, view_of
+from .tensors import (
+    Vector,
+    cdiv,
+    check_act,
+    check_mask,
+    check_vectors,
+    require,
+    stats_like,
+    view_of,
+)
 from .tiles import Tile, tile_for
 
 _SIZES = [
@@ -128,7 +146,7 @@ def _conv_dgrad(
     acc = tl.zeros((BM, BN), tl.float64 if dy.dtype.element_ty == tl.float64 else tl.float32)
     acc = implicit_gemm(
         acc, dy, n * P * Q * K, i + p_first, j + q_first, row_ok, P, Q, K, group * depth, depth,
-        I, J, -p_step, -q_step, w + group.to(tl.int64) * depth * filter_stride, col, col_ok, 1,
+        TAPS_H, TAPS_W, -p_step, -q_step, w + group.to(tl.int64) * depth * filter_stride, col, col_ok, 1,
         filter_stride, tap_0, tap_h, tap_w, None, None, 0.0, 0, FLAT, TF32, BK,
     )  # fmt: skip
 
@@ -189,11 +207,13 @@ def _run(
 ) -> tuple[Tensor, Vector]:
     """dx, or g and its sums, in channels_last."""
     size = (g.n, g.c, g.h, g.w)
-    require(tuple(dy.shape) == (g.n, g.k, g.p, g.q), f"dy: expected {(g.n, g.k, g.p, g.q)}")
+    layout = conv_memory_format(dy, w)
+    check_output(dy, g, "dy")
     dy, w = nhwc(dy, "dy"), filter_krsc(w, dy)
     if branch is not None:
         require(tuple(branch.shape) == size, f"branch: expected size {size}")
         require(branch.dtype == dy.dtype, "branch: dtype differs")
+        check_format(branch, layout, "branch")
         branch = nhwc(branch, "branch")
     out = torch.empty(size, dtype=dy.dtype, device=dy.device, memory_format=torch.channels_last)
     if out.numel() == 0:
@@ -246,13 +266,18 @@ def conv_dgrad_bn(
     tf32: bool,
 ) -> tuple[Tensor, Tensor]:
     geometry = geometry_of(y_prev.shape, w, stride, padding, dilation, groups)
-    view = view_of(y_prev, "y_prev")
+    view, vectors = view_of(y_prev, "y_prev"), (mean, rstd, scale, bias)
     require(y_prev.dtype == dy.dtype, "y_prev: dtype differs")
+    require(
+        all(v.numel() == view.channels and v.dtype == stats_dtype(dy.dtype) for v in vectors),
+        f"mean, rstd, scale, bias: expected {view.channels} values in the dtype of statistics",
+    )
     check_vectors(y_prev, view.channels, mean=mean, rstd=rstd, scale=scale, bias=bias)
+    check_act(act)
     check_mask(mask, y_prev)
     previous = _Previous(
         nhwc(y_prev, "y_prev"),
-        (mean, rstd, scale, bias),
+        vectors,
         mask,
         act,
         slope,

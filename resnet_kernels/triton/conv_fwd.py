@@ -19,6 +19,7 @@ from .common import apply_act, rounded, up
 from .gemm import divided, implicit_gemm
 from .geometry import (
     Geometry,
+    check_format,
     check_prologue,
     filter_krsc,
     geometry_of,
@@ -28,7 +29,7 @@ from .geometry import (
 )
 from .launch import launch
 from .partials import merge_stats, no_rows
-from .tensors import Vector, cdiv, check_vectors, require, stats_like
+from .tensors import Vector, cdiv, check_act, check_vectors, require, stats_like
 from .tiles import tile_for
 
 _SIZES = [
@@ -135,8 +136,10 @@ def _run(
     in_scale, in_bias, in_act, in_slope = prologue
     out_scale, out_bias, residual, out_act, out_slope = epilogue
     g = geometry
-    check_prologue(x, in_scale, in_bias)
+    check_prologue(x, in_scale, in_bias, in_act)
+    check_act(out_act)
     check_vectors(x, g.k, out_scale=out_scale, out_bias=out_bias)
+    layout = conv_memory_format(x, w)
     x, w = nhwc(x, "x"), filter_krsc(w, x)
     y = torch.empty(
         (g.n, g.k, g.p, g.q), dtype=x.dtype, device=x.device, memory_format=torch.channels_last
@@ -144,6 +147,7 @@ def _run(
     if residual is not None:
         require(residual.shape == y.shape, f"residual: expected size {list(y.shape)}")
         require(residual.dtype == y.dtype, "residual: dtype differs")
+        check_format(residual, layout, "residual")
         residual = nhwc(residual, "residual")
     if y.numel() == 0:
         return y, no_rows(x, 3, g.k) if stats else None

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .common import dot, rounded
 from .gemm import divided, prologue
-from .geometry import check_prologue, geometry_of, nhwc, prologue_act, use_tf32
+from .geometry import check_output, check_prologue, geometry_of, nhwc, prologue_act, use_tf32
 from .launch import launch
 from .tensors import FLOATS, Vector, cdiv, require, stats_like
 from .tiles import wgrad_tile
@@ -164,10 +164,14 @@ def conv_wgrad(
     tf32: bool,
 ) -> Tensor:
     g = geometry_of(x.shape, w, stride, padding, dilation, groups)
-    require(tuple(dy.shape) == (g.n, g.k, g.p, g.q), f"dy: expected {(g.n, g.k, g.p, g.q)}")
-    require(dy.dtype == x.dtype and dy.device == x.device, "dy: expected dtype and device of x")
-    require(w.dtype in FLOATS and w.device == x.device, "w: expected a float on the device of x")
-    check_prologue(x, in_scale, in_bias)
+    check_output(dy, g, "dy")
+    require(dy.dtype == x.dtype, "dy: dtype differs")
+    require(dy.device == x.device, "dy: device differs")
+    require(
+        w.dtype in FLOATS and w.device == x.device,
+        "w: expected float32, float64, float16 or bfloat16, on the device of x",
+    )
+    check_prologue(x, in_scale, in_bias, in_act)
     dw = torch.empty_like(w)
     if dy.numel() == 0 or x.numel() == 0:
         return dw.zero_()

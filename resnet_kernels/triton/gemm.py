@@ -3,7 +3,7 @@ taps of the filter times channels of the operand that is gathered.
 
 The operand lies in channels_last, the filter as [K, R, S, C / groups]. A tap (i, j) of the row at
 (h0, w0) reads pixel (h0 + i * step_h, w0 + j * step_w); pixels outside the image are zero, behind
-the prologue too. `conv_fwd` and `conv_dgrad` differ in these numbers and in how the filter is walked.
+the prologue too. `conv_fwd` and `conv_dgrad` differ in these numbers and in the filter's strides.
 """
 
 from __future__ import annotations

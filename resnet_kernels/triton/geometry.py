@@ -9,7 +9,15 @@ import torch
 from torch import Tensor
 
 from ..ops.fakes import conv_out_size
-from .tensors import Vector, both_or_none, check_vectors, require, view_of
+from .tensors import (
+    FLOATS,
+    Vector,
+    both_or_none,
+    check_act,
+    check_vectors,
+    is_channels_last,
+    require,
+)
 
 IDENTITY = 0
 
@@ -67,8 +75,8 @@ def geometry_of(
 
 def nhwc(t: Tensor, name: str) -> Tensor:
     """t in channels_last: itself if it lies so."""
-    view = view_of(t, name)
-    return t if view.nhwc else t.contiguous(memory_format=torch.channels_last)
+    require(t.dtype in FLOATS, f"{name}: expected float32, float64, float16 or bfloat16")
+    return t if is_channels_last(t) else t.contiguous(memory_format=torch.channels_last)
 
 
 def filter_krsc(w: Tensor, like: Tensor) -> Tensor:
@@ -78,12 +86,23 @@ def filter_krsc(w: Tensor, like: Tensor) -> Tensor:
     are then copied to shared memory as they are.
     """
     require(w.device == like.device, "w: device differs")
+    require(w.dtype in FLOATS, "w: expected float32, float64, float16 or bfloat16")
     if w.dtype != like.dtype:
         w = w.to(like.dtype)
-    return w if view_of(w, "w").nhwc else w.contiguous(memory_format=torch.channels_last)
+    return w if is_channels_last(w) else w.contiguous(memory_format=torch.channels_last)
 
 
-def check_prologue(x: Tensor, scale: Vector, bias: Vector) -> None:
+def check_output(y: Tensor, g: Geometry, name: str) -> None:
+    size = (g.n, g.k, g.p, g.q)
+    require(tuple(y.shape) == size, f"{name}: not the size of the convolution's output {size}")
+
+
+def check_format(t: Tensor, layout: torch.memory_format, name: str) -> None:
+    require(t.is_contiguous(memory_format=layout), f"{name}: memory layout differs")
+
+
+def check_prologue(x: Tensor, scale: Vector, bias: Vector, act: int) -> None:
+    check_act(act)
     both_or_none(scale, bias, "in_scale and in_bias")
     check_vectors(x, x.shape[1], in_scale=scale, in_bias=bias)
 

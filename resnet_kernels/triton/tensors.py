@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..ops.acts import ACTS
 from ..ops.fakes import stats_dtype
 
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -104,6 +105,10 @@ def check_mask(mask: Vector, like: Tensor) -> None:
         f"mask: expected one contiguous bit per element, got {mask.numel()} bytes",
     )
     require(mask.device == like.device, "mask: device differs")
+
+
+def check_act(act: int) -> None:
+    require(0 <= act < len(ACTS), f"act: unknown value {act}")
 
 
 def both_or_none(a: Vector, b: Vector, names: str) -> None:
