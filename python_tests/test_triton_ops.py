@@ -26,12 +26,13 @@ from bn_cases import (
     tuple_of,
 )
 from conv_cases import NO_PROLOGUE, filter_of, gradient_at, prologue
-from shapes import ConvShape
+from shapes import DTYPE_NAMES, ConvShape
+from test_gradcheck import check as gradcheck
 from torch import Tensor
 
 from resnet_kernels import reference
 from resnet_kernels.ops import library
-from resnet_kernels.ops.library import fallback_counts, strict
+from resnet_kernels.ops.library import fallback_counts
 from resnet_kernels.reference.bn import bn_sums
 
 BACKEND = next((name for name in available() if name.startswith("triton")), "")
@@ -45,17 +46,27 @@ DILATED = ConvShape(1, 24, 9, 7, 20, 3, 3, (2, 1), (1, 2), (1, 2), 2)
 DEPTHWISE = ConvShape(2, 6, 8, 6, 6, 3, 5, (1, 1), (1, 2), (1, 1), 6)
 # Sizes that are multiples of 16: 16-byte copies, asynchronous where nothing touches them.
 ALIGNED = ConvShape(2, 64, 8, 8, 80, 1, 1)
-SHAPES = [STRIDED, STEM, DILATED, DEPTHWISE, ALIGNED]
-DTYPES = [torch.float32, torch.bfloat16]
+# One dtype a shape: each costs the compilation of several kernels.
+CONVOLUTIONS = [
+    (STRIDED, torch.bfloat16),
+    (STRIDED, torch.float32),
+    (STEM, torch.float32),
+    (DILATED, torch.float16),
+    (DEPTHWISE, torch.float32),
+    (ALIGNED, torch.bfloat16),
+]
+over_convolutions = pytest.mark.parametrize(
+    ("shape", "dtype"), CONVOLUTIONS, ids=lambda v: DTYPE_NAMES.get(v) or v.id
+)
 
 
 @pytest.fixture(autouse=True)
-def triton_backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def triton_backend() -> Iterator[None]:
     """Primitives by OPS are Triton's, and none of them falls back."""
     before = library.set_default_backend(BACKENDS[BACKEND][0])
     fallback_counts(reset=True)
     yield
-    assert fallback_counts() == {}, strict()
+    assert fallback_counts() == {}
     library.set_default_backend(before)
 
 
@@ -145,8 +156,7 @@ def test_ops_on_vectors(dtype, rng, repro):
     check("bn_bwd_finalize", (1, 37, 1, 1), 8, repro, sums, gamma, var, count)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", SHAPES, ids=lambda s: s.id)
+@over_convolutions
 def test_conv_fwd(shape, dtype, rng, repro):
     """Prologue with padding, statistics as stored, epilogue of every part; integers are exact."""
     for exact in (False, True):
@@ -164,8 +174,7 @@ def test_conv_fwd(shape, dtype, rng, repro):
         assert torch.allclose(stats.double(), want, rtol=1e-4, atol=1e-4), repro
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", SHAPES, ids=lambda s: s.id)
+@over_convolutions
 def test_conv_dgrad(shape, dtype, rng, repro):
     """With a branch; then masked, behind a batch norm: g exact, and its sums."""
     d = Draw(rng, (dtype, "nhwc"))
@@ -184,8 +193,7 @@ def test_conv_dgrad(shape, dtype, rng, repro):
     assert torch.allclose(sums.double(), want, rtol=1e-5, atol=1e-3), repro
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", SHAPES, ids=lambda s: s.id)
+@over_convolutions
 def test_conv_wgrad(shape, dtype, rng, repro):
     """Into an fp32 parameter whose axes lie in another order."""
     d = Draw(rng, (dtype, "nhwc"), exact=True)
@@ -233,6 +241,11 @@ def test_pools(case, rng, repro):
 
 def _format(t: Tensor) -> torch.memory_format:
     return torch.contiguous_format if t.is_contiguous() else torch.channels_last
+
+
+def test_gradcheck_of_a_layer(rng):
+    """The whole chain in fp64, forward and backward."""
+    gradcheck("conv_bn_act", "relu", True, rng, BACKENDS[BACKEND][0])
 
 
 def test_two_runs_agree_bit_for_bit(rng):

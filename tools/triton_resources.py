@@ -69,7 +69,9 @@ class _Recorder:
     def __init__(self) -> None:
         self.launches: list[_Launch] = []
 
-    def __call__(self, kernel: Any, programs: int, *args: Any, config: Any = None, **constants: Any):
+    def __call__(
+        self, kernel: Any, programs: int, *args: Any, config: Any = None, **constants: Any
+    ):
         self.launches.append(_Launch(kernel, args, constants, config or launch.DEFAULT))
 
 
@@ -113,14 +115,11 @@ def _recorded() -> Iterator[tuple[str, _Launch]]:
     for module in (*modules, conv_fwd, conv_wgrad, max_pool, partials):
         module.launch = recorder  # type: ignore[attr-defined]
     cases: list[tuple[str, Iterator[None]]] = [("bf16", _others(torch.bfloat16))]
-    for name, dtype, tf32 in (
-        ("bf16", torch.bfloat16, False),
-        ("tf32", torch.float32, True),
-        ("fp32", torch.float32, False),
-        ("fp64", torch.float64, False),
+    for name, dtype, size, tf32 in (
+        ("bf16, large", torch.bfloat16, LARGE, False),
+        ("fp32, small", torch.float32, SMALL, False),
     ):
-        for size_name, size in (("large", LARGE), ("small", SMALL)):
-            cases.append((f"{name}, {size_name}", _convolutions(dtype, size, tf32)))
+        cases.append((name, _convolutions(dtype, size, tf32)))
     seen = set()
     for case, calls in cases:
         for _ in calls:
@@ -138,19 +137,6 @@ def _describe(one: _Launch, case: str) -> str:
     present = ("in_scale", "partial", "residual", "branch", "mask", "mean2")
     parts = [case, "x".join(tile), *(k for k in present if names.get(k) is not None)]
     return ", ".join(p for p in parts if p)
-
-
-def _spilled(ptx: str, arch: int) -> int:
-    """Bytes that ptxas says it spills: stores and loads."""
-    from triton.backends.nvidia.compiler import get_ptxas
-
-    with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
-        file.write(ptx)
-        file.flush()
-        name = f"sm_{arch}a" if arch >= 90 else f"sm_{arch}"
-        command = [get_ptxas(arch).path, "-v", f"--gpu-name={name}", file.name, "-o", "/dev/null"]
-        text = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    return sum(int(n) for n in re.findall(r"(\d+) bytes spill", text))
 
 
 def rows(architectures: tuple[int, ...]) -> list[Row]:
@@ -186,7 +172,8 @@ def render(table: list[Row]) -> str:
         "# Triton kernels: what they take\n\n"
         f"Compiled by Triton {triton.__version__} without a GPU; written by "
         "`python tools/triton_resources.py`. Convolutions: 3x3, 128 channels at batch 64 and 28x28 "
-        "(large), 64 channels at batch 1 and 14x14 (small).\n\n"
+        "(large), 64 channels at batch 1 and 14x14 (small). `make test` fails where a kernel spills "
+        "registers or the rows of sm_80 are not those that this Triton gives.\n\n"
         "| kernel | case | architecture | registers | shared bytes | spilled bytes |\n"
         "|---|---|---|---:|---:|---:|\n"
     )

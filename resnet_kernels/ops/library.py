@@ -99,7 +99,7 @@ def _define(namespace: str) -> None:
 
 
 def has_native_kernel(name: str, device_type: str) -> bool:
-    """Whether a kernel of ours serves `name` on this device type.
+    """Whether a kernel of ours (CPU, CUDA or Triton) serves `name` on this device type.
 
     On the CPU the conv ops have kernels for fp32 in channels_last; see conv_kernel.py for the rest.
     """
@@ -120,6 +120,11 @@ def triton_serves(name: str, device_type: str) -> bool:
     return _default_backend.startswith("triton") and _has_kernel(
         _default_backend, name, device_type
     )
+
+
+def triton_fills(name: str) -> bool:
+    """Whether `name` on CUDA tensors is Triton's because this installation has no CUDA kernel."""
+    return name in _triton_fills
 
 
 def triton_interpreted() -> bool:

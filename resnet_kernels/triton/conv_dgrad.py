@@ -146,8 +146,8 @@ def _conv_dgrad(
     acc = tl.zeros((BM, BN), tl.float64 if dy.dtype.element_ty == tl.float64 else tl.float32)
     acc = implicit_gemm(
         acc, dy, n * P * Q * K, i + p_first, j + q_first, row_ok, P, Q, K, group * depth, depth,
-        TAPS_H, TAPS_W, -p_step, -q_step, w + group.to(tl.int64) * depth * filter_stride, col, col_ok, 1,
-        filter_stride, tap_0, tap_h, tap_w, None, None, 0.0, 0, FLAT, TF32, BK,
+        TAPS_H, TAPS_W, -p_step, -q_step, w + group.to(tl.int64) * depth * filter_stride, col,
+        col_ok, 1, filter_stride, tap_0, tap_h, tap_w, None, None, 0.0, 0, FLAT, TF32, BK,
     )  # fmt: skip
 
     pixel = ((i * stride_h + h_first) * W + j * stride_w + w_first).to(tl.int64)
