@@ -159,6 +159,8 @@ def _remark(module: nn.Module, names: tuple[str, ...], device: str) -> str:
 
 
 def _conv_kernel(conv: nn.Conv2d, device: str) -> str:
+    if library.triton_serves(_CONV, device):
+        return "Triton"
     if not library.has_native_kernel(_CONV, device):
         return TORCH
     if device != "cpu":
