@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from .bench import bench
+from .use import evaluate, export, gradcam, predict
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -20,7 +21,8 @@ def cli() -> None:
     """Train, measure and inspect ResNets on fused conv, batch norm and activation kernels."""
 
 
-cli.add_command(bench)
+for command in (bench, evaluate, predict, gradcam, export):
+    cli.add_command(command)
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:
@@ -121,12 +123,20 @@ def info() -> None:
 
 
 @cli.command()
-@click.option("--model", required=True, help="Name in resnet_kernels.models.")
+@click.option("--model", help="Name in resnet_kernels.models; or --run.")
+@click.option("--run", type=ANY_PATH, help="Run directory or checkpoint to take the model from.")
 @click.option("--num-classes", type=click.IntRange(1), default=1000)
 @click.option("--in-channels", type=click.IntRange(1), default=3)
-def explain(model: str, num_classes: int, in_channels: int) -> None:
+def explain(model: str | None, run: Path | None, num_classes: int, in_channels: int) -> None:
     """Show, for each layer of a model, the path it takes and why."""
     from .. import explain as explained
     from ..training.network import create_network
+    from ..training.trained import load_trained
 
-    click.echo(explained(create_network(model, num_classes, in_channels, fused=True)))
+    if (model is None) == (run is None):
+        raise click.UsageError("expected --model or --run")
+    if model is not None:
+        network = create_network(model, num_classes, in_channels, fused=True)
+    else:
+        network = load_trained(run, "cpu").model
+    click.echo(explained(network))
