@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..fusion import fuse
+from ..fusion.kinds import original_class
 
 # Where checkpoints keep the state_dict; ours have averaged weights beside the last ones.
 _NESTED = ("ema", "state_dict", "model", "model_state_dict")
@@ -91,10 +92,9 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> 
         _shortened("of another shape", wrong),
     ]
     if any(parts):
+        kind = original_class(type(model)).__name__
         problems = "; ".join(part for part in parts if part)
-        raise ValueError(
-            f"weights: {source} does not fit {type(model).__name__} as built here: {problems}"
-        )
+        raise ValueError(f"weights: {source} does not fit {kind} as built here: {problems}")
     model.load_state_dict(state)
 
 

@@ -71,7 +71,7 @@ def _free_batch() -> tuple[Any]:
 
 
 def _torch(model: nn.Module, images: Tensor) -> bytes:
-    program = torch.export.export(model, (images,), dynamic_shapes=_free_batch())
+    program = torch.export.export(model, (images,), dynamic_shapes=_free_batch(), strict=True)
     buffer = io.BytesIO()
     torch.export.save(program, buffer)
     return buffer.getvalue()
