@@ -87,8 +87,10 @@ def train(given: dict[str, Any], out: Path | None, resume: Path | None, console:
 
 
 def _trainer(config: TrainConfig, classes: int | None, ranks: Ranks, console: Console) -> Trainer:
-    if config.cuda_graph and ranks.world > 1:
-        raise UserError("--cuda-graph: expected one process, DDP's hooks are not captured")
+    for option in ("compile", "cuda_graph"):
+        if getattr(config, option) and ranks.world > 1:
+            name = option.replace("_", "-")
+            raise UserError(f"--{name}: expected one process, got {ranks.world}")
     _seed(config.seed)
     with ranks.one_after_first(), console.status(f"reading {config.data} ..."):
         data = open_data(config)
