@@ -37,7 +37,7 @@ def test_twenty_kills_change_nothing(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     script = [sys.executable, str(Path(__file__).with_name("kill_runs.py"))]
     broken, whole = tmp_path / "broken", tmp_path / "whole"
-    subprocess.run([*script, "20", "3", str(broken)], check=True, env=environment, timeout=300)
+    subprocess.run([*script, "20", "3", str(broken)], check=True, env=environment, timeout=550)
     assert main([*OPTIONS, "--checkpoint-steps", "1", "--out", str(whole)]) == 0
     assert_same_state(broken, whole)
     assert (broken / "steps.csv").read_bytes() == (whole / "steps.csv").read_bytes()
@@ -100,12 +100,8 @@ def test_nan_stops_and_keeps_the_last_good_checkpoint(
 
     monkeypatch.setattr(loop.Trainer, "_train_step", step)
     assert main(["train", "--resume", str(run), "--epochs", "3"]) == 2
-    error = one_line(capsys)
-    # An epoch has two steps of 480 pictures and the rest is left out.
-    assert (
-        "the loss (nan) is not finite after step 6, in epoch 3" in error.replace("step 5", "step 6")
-        or "the loss (nan) is not finite after step 8, in epoch 3" in error
-    )
+    # An epoch has two steps of 480 pictures; the rest is left out.
+    assert "the loss (nan) is not finite after step 6, in epoch 3" in one_line(capsys)
     assert (run / "last.pt").read_bytes() == before["last.pt"]
 
 

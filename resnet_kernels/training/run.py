@@ -171,7 +171,7 @@ def _begin(trainer: Trainer, folder: Path, resumed: bool) -> None:
 
     The tables are written after the checkpoint, so it alone says how far the run is.
     """
-    for name in (CHECKPOINT, CONFIG, FILE, STEPS_FILE):
+    for name in (CHECKPOINT, CONFIG, FILE, STEPS_FILE, CURVES, COUNTS):
         remove_leftovers(folder / name)
     with atomic_file(folder / CONFIG) as file:
         file.write((json.dumps(dataclasses.asdict(trainer.config), indent=2) + "\n").encode())
