@@ -20,7 +20,6 @@ import triton
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from resnet_kernels.triton import (
-    avg_pool,
     bn_act_bwd_reduce,
     bn_act_fwd,
     bn_bwd_apply,
@@ -37,8 +36,8 @@ from resnet_kernels.triton.common import RELU
 
 TABLE = Path(__file__).resolve().parents[1] / "docs" / "resources_triton.md"
 ARCHITECTURES = (80, 90, 100)
-# ResNet-50's 3x3 convolution of 128 channels at batch 64, and one whose grid fills no GPU.
-LARGE, SMALL = (64, 128, 28, 28), (1, 64, 14, 14)
+# ResNet-50's 3x3 convolution of 128 channels at batch 64.
+SIZE = (64, 128, 28, 28)
 
 
 class Row(NamedTuple):
@@ -79,47 +78,38 @@ def _activation(size: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
     return torch.empty(size, dtype=dtype).to(memory_format=torch.channels_last)
 
 
-def _convolutions(dtype: torch.dtype, size: tuple[int, ...], tf32: bool) -> Iterator[None]:
+def _convolutions(dtype: torch.dtype, size: tuple[int, ...]) -> Iterator[object]:
+    """The heaviest kernel of each direction: with prologue and statistics, mask and sums."""
     c = size[1]
-    vector_dtype = torch.float64 if dtype == torch.float64 else torch.float32
-    x, v = _activation(size, dtype), torch.empty(c, dtype=vector_dtype)
-    w = _activation((c, c, 3, 3), dtype)
-    conv = ((1, 1), (1, 1), (1, 1), 1, tf32)
+    x, w, v = _activation(size, dtype), _activation((c, c, 3, 3), dtype), torch.empty(c)
+    conv = ((1, 1), (1, 1), (1, 1), 1, False)
     behind_bn = (v, v, RELU.value, 0.0)
-    yield conv_fwd.conv_fwd_stats(x, w, None, None, 0, 0.0, *conv)
-    yield conv_fwd.conv_fwd_stats(x, w, *behind_bn, *conv)
-    yield conv_fwd.conv_fwd(x, w, None, None, 0, 0.0, v, v, x, 1, 0.0, *conv)
-    yield conv_dgrad.conv_dgrad(x, w, x, size, *conv)
     mask = torch.empty((x.numel() + 7) // 8, dtype=torch.uint8)
+    yield conv_fwd.conv_fwd_stats(x, w, *behind_bn, *conv)
     yield conv_dgrad.conv_dgrad_bn(x, w, None, x, v, v, v, v, mask, 1, 0.0, *conv)
     yield conv_wgrad.conv_wgrad(x, x, w, *behind_bn, *conv)
 
 
-def _others(dtype: torch.dtype) -> Iterator[None]:
-    x, v = _activation(LARGE, dtype), torch.empty(LARGE[1])
-    abc, bn = torch.empty(3, LARGE[1]), (v, v, v, v)
-    pool = ((3, 3), (2, 2), (1, 1))
+def _others(dtype: torch.dtype) -> Iterator[object]:
+    x, v = _activation(SIZE, dtype), torch.empty(SIZE[1])
+    abc, bn = torch.empty(3, SIZE[1]), (v, v, v, v)
     yield bn_stats.bn_stats(x)
     yield bn_act_fwd.bn_act_fwd_mask(x, v, v, x, v, v, 1, 0.0)
-    yield bn_act_bwd_reduce.bn_act_bwd_reduce(x, x, *bn, 1, 0.0)
     yield bn_act_bwd_reduce.bn_act_bwd_reduce_dual(x, x, *bn, x, *bn, None, 1, 0.0)
     yield bn_bwd_apply.bn_bwd_apply(x, x, v, abc, v, v, 1, 0.0)
-    yield max_pool.max_pool_fwd(x, v, v, 1, 0.0, *pool, (1, 1), False)
-    yield avg_pool.avg_pool_fwd(x, None, None, 0, 0.0, (28, 28), *pool[1:], False, True)
+    yield max_pool.max_pool_fwd(x, v, v, 1, 0.0, (3, 3), (2, 2), (1, 1), (1, 1), False)
 
 
 def _recorded() -> Iterator[tuple[str, _Launch]]:
     """Every case's launches, each kernel's variant once."""
     recorder = _Recorder()
-    modules = (avg_pool, bn_act_bwd_reduce, bn_act_fwd, bn_bwd_apply, bn_stats, conv_dgrad)
+    modules = (bn_act_bwd_reduce, bn_act_fwd, bn_bwd_apply, bn_stats, conv_dgrad)
     for module in (*modules, conv_fwd, conv_wgrad, max_pool, partials):
         module.launch = recorder  # type: ignore[attr-defined]
-    cases: list[tuple[str, Iterator[None]]] = [("bf16", _others(torch.bfloat16))]
-    for name, dtype, size, tf32 in (
-        ("bf16, large", torch.bfloat16, LARGE, False),
-        ("fp32, small", torch.float32, SMALL, False),
-    ):
-        cases.append((name, _convolutions(dtype, size, tf32)))
+    cases = [
+        ("bf16", _others(torch.bfloat16)),
+        ("bf16", _convolutions(torch.bfloat16, SIZE)),
+    ]
     seen = set()
     for case, calls in cases:
         for _ in calls:
@@ -171,9 +161,8 @@ def render(table: list[Row]) -> str:
     head = (
         "# Triton kernels: what they take\n\n"
         f"Compiled by Triton {triton.__version__} without a GPU; written by "
-        "`python tools/triton_resources.py`. Convolutions: 3x3, 128 channels at batch 64 and 28x28 "
-        "(large), 64 channels at batch 1 and 14x14 (small). `make test` fails where a kernel spills "
-        "registers or the rows of sm_80 are not those that this Triton gives.\n\n"
+        "`python tools/triton_resources.py`. Activations [64, 128, 28, 28], filters 3x3. `make test`"
+        " fails where one spills or the rows of sm_80 are not those that this Triton gives.\n\n"
         "| kernel | case | architecture | registers | shared bytes | spilled bytes |\n"
         "|---|---|---|---:|---:|---:|\n"
     )
