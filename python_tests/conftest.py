@@ -25,6 +25,10 @@ from resnet_kernels.ops import library
 from resnet_kernels.ops.library import triton_interpreted
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(ptx_coverage.OPTION, action="store_true", help="of a run of all tests")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(ptx_coverage)
 

@@ -1,8 +1,9 @@
 """Prints the PTX coverage of a test run, summed over the processes of pytest-xdist.
 
 RNK_EMULATOR_COVERAGE=kernels lists every kernel of the library, =lines unexecuted PTX lines too,
-=idle the source lines behind them. =check, for a run of all tests, fails the run where a kernel was
-never launched, too little was executed, or a line is idle without a reason in idle_lines.txt.
+=idle the source lines behind them. --check-ptx-coverage, for a run of all tests, fails it where a
+kernel was never launched, too little was executed, or a line is idle that idle_lines.txt does not
+give a reason for.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import source_coverage
 # (module, kernel) -> (PTX line, executed?) of each instruction
 Table = dict[tuple[str, str], list[tuple[int, bool]]]
 _workers: Table = {}
+OPTION = "--check-ptx-coverage"
 
 
 def _of_this_process() -> Table:
@@ -109,7 +111,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if output is not None:
         # A worker process hands its table to the controller as plain lists.
         output["ptx_coverage"] = [[*key, rows] for key, rows in _of_this_process().items()]
-    elif os.environ.get("RNK_EMULATOR_COVERAGE") == "check" and defects(_merged()):
+    elif session.config.getoption(OPTION) and defects(_merged()):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
@@ -117,7 +119,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     table, detail = _merged(), os.environ.get("RNK_EMULATOR_COVERAGE", "")
     for line in report(table, detail):
         terminalreporter.write_line(line)
-    if detail == "check":
+    if terminalreporter.config.getoption(OPTION):
         for line in defects(table):
             terminalreporter.write_line(f"PTX coverage: {line}")
     if detail == "idle":

@@ -212,7 +212,7 @@ def test_channel_moments() -> None:
 
 
 def test_wrong_trees_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="expected digits, cifar10 or a folder"):
+    with pytest.raises(UserError, match="expected digits, cifar10, cifar100 or a folder"):
         kind_of("digit")
     with pytest.raises(UserError, match="should hold train"):
         kind_of(str(tmp_path))
