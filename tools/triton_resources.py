@@ -1,7 +1,7 @@
 """Compiles the Triton kernels' default configurations for GPUs and records what they take.
 
 Writes docs/resources_triton.md; no GPU is needed. `--check ARCH` compiles for one architecture and
-compares with the table instead (python_tests/test_triton_resources.py does that for sm_80).
+compares with the table instead.
 """
 
 from __future__ import annotations
@@ -161,8 +161,7 @@ def render(table: list[Row]) -> str:
     head = (
         "# Triton kernels: what they take\n\n"
         f"Compiled by Triton {triton.__version__} without a GPU; written by "
-        "`python tools/triton_resources.py`. Activations [64, 128, 28, 28], filters 3x3. `make test`"
-        " fails where one spills or the rows of sm_80 are not those that this Triton gives.\n\n"
+        "`python tools/triton_resources.py`. Activations [64, 128, 28, 28], filters 3x3.\n\n"
         "| kernel | case | architecture | registers | shared bytes | spilled bytes |\n"
         "|---|---|---|---:|---:|---:|\n"
     )
