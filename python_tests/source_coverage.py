@@ -1,8 +1,9 @@
 """Source lines of csrc/cuda whose instructions no test has executed, by the line tables in the PTX.
 
 An instruction belongs to the innermost inlined line of csrc/cuda; code of CUDA's own headers
-(erff, division) to the line that calls it. Lines that cannot run in a test stand with their reason
-in idle_lines.txt, as `file: text of the line | reason`; a file alone stands for all of it.
+(erff, division) to the line that calls it. Lines that are idle in some kernel stand with their
+reason in idle_lines.txt, as `file: text of the line | reason`; a file alone stands for all of it.
+The first line names the nvcc that compiled them: another one unrolls and inlines otherwise.
 """
 
 from __future__ import annotations
@@ -43,6 +44,11 @@ def locations(ptx: str) -> list[tuple[str, int] | None]:
             here = (ours[place[0]], place[1]) if place[0] in ours else None
         found.append(here)
     return found
+
+
+def list_is_for(cuda_version: str) -> bool:
+    """Whether idle_lines.txt was made with this nvcc."""
+    return ALLOWED.read_text().splitlines()[0].endswith(f"nvcc {cuda_version}")
 
 
 def allowed() -> dict[str, str]:

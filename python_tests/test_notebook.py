@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import nbformat
@@ -12,14 +11,18 @@ from nbclient import NotebookClient
 ROOT = Path(__file__).parents[1]
 
 
-def test_notebook_trains_and_shows_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+def test_notebook_trains_and_shows_pictures(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    resources = {"metadata": {"path": str(tmp_path)}}
     notebook = nbformat.read(ROOT / "docs" / "digits.ipynb", as_version=4)
     written = [cell.source for cell in notebook.cells]
-    NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
+    client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources=resources)
+    client.execute()
     assert [cell.source for cell in notebook.cells] == written
     outputs = [out for cell in notebook.cells for out in cell.get("outputs", [])]
-    # A table or progress bar is display data, where the library that prints it knows the notebook.
+    # rich displays its lines in a notebook, print writes them.
     text = "".join(
         out.get("text", "") + out.get("data", {}).get("text/plain", "") for out in outputs
     )

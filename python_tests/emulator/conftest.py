@@ -11,6 +11,7 @@ from resnet_kernels import emulator
 
 NEEDS_NVCC = (
     "bn_act_fwd_emulated",
+    "cuda_choice",
     "cuda_patterns",
     "features",
     "gemm",

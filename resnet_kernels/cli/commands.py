@@ -127,7 +127,16 @@ def info() -> None:
 @click.option("--run", type=ANY_PATH, help="Run directory or checkpoint to take the model from.")
 @click.option("--num-classes", type=click.IntRange(1), default=1000)
 @click.option("--in-channels", type=click.IntRange(1), default=3)
-def explain(model: str | None, run: Path | None, num_classes: int, in_channels: int) -> None:
+@click.option(
+    "--input-size", type=click.IntRange(1), nargs=4, help="N C H W; CUDA kernels go by it."
+)
+def explain(
+    model: str | None,
+    run: Path | None,
+    num_classes: int,
+    in_channels: int,
+    input_size: tuple[int, ...] | None,
+) -> None:
     """Show, for each layer of a model, the path it takes and why."""
     from .. import explain as explained
     from ..training.network import create_network
@@ -139,4 +148,4 @@ def explain(model: str | None, run: Path | None, num_classes: int, in_channels: 
         network = create_network(model, num_classes, in_channels, fused=True)
     else:
         network = load_trained(run, "cpu").model
-    click.echo(explained(network))
+    click.echo(explained(network, input_size or None))
