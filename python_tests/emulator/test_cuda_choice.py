@@ -53,8 +53,8 @@ def test_explain_shows_the_tile():
     with emulator.active():
         table = str(explain(model, (8, 3, 64, 64)))
         without = str(explain(model))
-    assert "implicit GEMM 64x64, gather, fp32 units" in table
-    assert "implicit GEMM 128x64, convolution, fp32 units" in table
+    assert "implicit GEMM 64x64, gather, tf32 tensor cores" in table
+    assert "implicit GEMM 64x64, convolution, tf32 tensor cores" in table
     assert "implicit GEMM" not in without
     assert "implicit GEMM" not in str(explain(model, (8, 3, 64, 64)))
 
