@@ -24,8 +24,9 @@ LEVELS = (
     "+ bit mask = block ops",
 )
 STATISTICS, PROLOGUE, DGRAD, MASK = 1, 2, 3, 4
-NO_PROLOGUE = (None, None, IDENTITY, 0.0)
+NO_PROLOGUE: tuple[Any, ...] = (None, None, IDENTITY, 0.0)
 NO_EPILOGUE = (None, None, None, IDENTITY, 0.0)
+NO_AFFINE: tuple[Any, ...] = (None, None)
 RELU_ARGS = (RELU, 0.0)
 
 
@@ -125,13 +126,13 @@ def forward(block: BlockShape, t: BlockTensors, level: int) -> tuple[list[Layer]
         else:
             h, prologue = OPS.bn_act_fwd(y, scale, bias, None, None, None, *RELU_ARGS), NO_PROLOGUE
     last = layers[len(block.convs) - 1]
-    residual, dual = t.x, (None, None)
+    residual, dual = t.x, NO_AFFINE
     if block.downsample:
         projection = layers[-1]
         residual, dual = projection.y, projection.state[2:4]
         if level < PROLOGUE:
             residual = OPS.bn_act_fwd(residual, *dual, None, None, None, IDENTITY, 0.0)
-            dual = (None, None)
+            dual = NO_AFFINE
     out = (last.y, *last.state[2:4], residual, *dual, *RELU_ARGS)
     if level < MASK:
         OPS.bn_act_fwd(*out)
@@ -140,7 +141,7 @@ def forward(block: BlockShape, t: BlockTensors, level: int) -> tuple[list[Layer]
     return layers, residual, mask
 
 
-def layer_gradient(layer: Layer, g: Tensor, sums: Tensor, act: int) -> Tensor:
+def layer_gradient(layer: Layer, g: Tensor, sums: Tensor | None, act: int) -> Tensor:
     """dy and, on the way, dw. act: its gradient is still to be applied to g."""
     mean, rstd, scale, bias, count = layer.state
     abc = OPS.bn_bwd_finalize(sums, layer.gamma, rstd, count)
