@@ -124,6 +124,12 @@ def ours(net: Network, element: int, level: int) -> int:
     return total
 
 
+def block_ops(net: Network, element: int) -> int:
+    """Bytes per step of the block ops as they run: bit masks, but no apply in prologues."""
+    masks = ours(net, element, APPLY) - ours(net, element, MASKS)
+    return ours(net, element, 0) - masks
+
+
 def _backward_pass(conv: Conv, level: int, dgrad: bool = True) -> int:
     """What batch norm's backward adds to the convolution's, given g: elements."""
     if level < APPLY:

@@ -24,8 +24,9 @@ LEVELS = (
     "+ bit mask = block ops",
 )
 STATISTICS, PROLOGUE, DGRAD, MASK = 1, 2, 3, 4
-NO_PROLOGUE = (None, None, IDENTITY, 0.0)
+NO_PROLOGUE: tuple[Any, ...] = (None, None, IDENTITY, 0.0)
 NO_EPILOGUE = (None, None, None, IDENTITY, 0.0)
+NO_AFFINE: tuple[Any, ...] = (None, None)
 RELU_ARGS = (RELU, 0.0)
 
 
@@ -35,7 +36,7 @@ class BlockShape(NamedTuple):
     name: str
     convs: tuple[ConvShape, ...]
     downsample: ConvShape | None
-    count: int
+    times: int
 
     @property
     def layers(self) -> tuple[ConvShape, ...]:
@@ -46,7 +47,7 @@ class BlockShape(NamedTuple):
         return self._replace(convs=convs, downsample=self.downsample and self.downsample.at(n))
 
 
-def bottleneck(name: str, c: int, h: int, k: int, stride: int, count: int) -> BlockShape:
+def bottleneck(name: str, c: int, h: int, k: int, stride: int, times: int) -> BlockShape:
     """ResNet v1.5's: 1x1, 3x3 with the stride, 1x1 to 4 k channels, at c channels of h x h."""
     pair, end = (stride, stride), h // stride
     convs = (
@@ -55,7 +56,7 @@ def bottleneck(name: str, c: int, h: int, k: int, stride: int, count: int) -> Bl
         ConvShape(1, k, end, end, 4 * k, 1, 1),
     )
     projection = None if c == 4 * k else ConvShape(1, c, h, h, 4 * k, 1, 1, pair)
-    return BlockShape(name, convs, projection, count)
+    return BlockShape(name, convs, projection, times)
 
 
 RESNET50_BLOCKS = (
@@ -125,13 +126,13 @@ def forward(block: BlockShape, t: BlockTensors, level: int) -> tuple[list[Layer]
         else:
             h, prologue = OPS.bn_act_fwd(y, scale, bias, None, None, None, *RELU_ARGS), NO_PROLOGUE
     last = layers[len(block.convs) - 1]
-    residual, dual = t.x, (None, None)
+    residual, dual = t.x, NO_AFFINE
     if block.downsample:
         projection = layers[-1]
         residual, dual = projection.y, projection.state[2:4]
         if level < PROLOGUE:
             residual = OPS.bn_act_fwd(residual, *dual, None, None, None, IDENTITY, 0.0)
-            dual = (None, None)
+            dual = NO_AFFINE
     out = (last.y, *last.state[2:4], residual, *dual, *RELU_ARGS)
     if level < MASK:
         OPS.bn_act_fwd(*out)
@@ -140,7 +141,7 @@ def forward(block: BlockShape, t: BlockTensors, level: int) -> tuple[list[Layer]
     return layers, residual, mask
 
 
-def layer_gradient(layer: Layer, g: Tensor, sums: Tensor, act: int) -> Tensor:
+def layer_gradient(layer: Layer, g: Tensor, sums: Tensor | None, act: int) -> Tensor:
     """dy and, on the way, dw. act: its gradient is still to be applied to g."""
     mean, rstd, scale, bias, count = layer.state
     abc = OPS.bn_bwd_finalize(sums, layer.gamma, rstd, count)
@@ -192,3 +193,23 @@ def step(block: BlockShape, t: BlockTensors, level: int) -> None:
         else:
             g = OPS.conv_dgrad(dy, layer.w, None, before.y.shape, *layer.geometry)
             sums, act = OPS.bn_act_bwd_reduce(g, *bn, *RELU_ARGS), RELU
+
+
+STEM = ConvShape(1, 3, 224, 224, 64, 7, 7, (2, 2), (3, 3))
+POOL = ((3, 3), (2, 2), (1, 1), (1, 1))
+
+
+def stem_step(shape: ConvShape, level: int) -> None:
+    """Convolution, batch norm, relu, max pooling; images want no gradient. From PROLOGUE on the
+    pooling applies batch norm and relu, and the activated image is never written."""
+    params = (weight(shape.w_size), vector(shape.k), vector(shape.k, 3))
+    layer = forward_layer(activation(shape.x_size), NO_PROLOGUE, params, shape, level)
+    y, affine = layer.y, layer.state[2:4]
+    if level >= PROLOGUE:
+        pooled, indices = OPS.max_pool_fwd(y, *affine, *RELU_ARGS, *POOL, False)
+    else:
+        z = OPS.bn_act_fwd(y, *affine, None, None, None, *RELU_ARGS)
+        pooled, indices = OPS.max_pool_fwd(z, *NO_PROLOGUE, *POOL, False)
+    dz = OPS.max_pool_bwd(activation(pooled.shape, 5), indices, y.shape, *POOL)
+    sums = OPS.bn_act_bwd_reduce(dz, y, *layer.state[:4], *RELU_ARGS)
+    layer_gradient(layer, dz, sums, RELU)

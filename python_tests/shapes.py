@@ -28,7 +28,7 @@ class ConvShape(NamedTuple):
     padding: tuple[int, int] = (0, 0)
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
-    count: int = 1
+    count: int = 1  # type: ignore[assignment]  # hides tuple.count
 
     @property
     def id(self) -> str:

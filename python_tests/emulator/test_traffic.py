@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from shapes import RESNET50, ConvShape
 
-from benchmarks import traffic
+from benchmarks import bytes_model, step_blocks, traffic, wgrad_splits
+from benchmarks.bytes_model import Network
 from benchmarks.conv_ideal import Tile, ideal, ideal_gather, tile_of
+from benchmarks.step_traffic import block_of, conv_of
+from resnet_kernels import fuse
+from resnet_kernels import nn as blocks
+from resnet_kernels.models.resnet import ResNet
 from resnet_kernels.ops.acts import RELU
+from resnet_kernels.ops.layers import ConvBN
+from resnet_kernels.ops.residual_block import bottleneck
 
 NO_PROLOGUE = (None, None, 0, 0.0)
 # Each distinct convolution at an image of at most 14 pixels, and some at ResNet-50's own size: a
@@ -112,3 +121,52 @@ def test_the_ideal_follows_prologue_and_tile():
     bordered = shape._replace(r=3, s=3, padding=(1, 1))
     visits = (8 + 2 * 7) * (16 + 2 * 15)
     assert ideal(bordered, Tile(128, 128), False, False)[0] == visits * 4 + 9 * filters
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_every_fusion_saves_bytes_and_the_last_level_is_the_block_op(stride):
+    """Without and with a projection; there the mask saves nothing: backward reads both BNs' y."""
+    block = step_blocks.bottleneck("block", 64, 14, 16 * stride, stride, 1).at(2)
+    t = step_blocks.BlockTensors.of(block)
+    counts = [
+        traffic.moved(lambda level=level: step_blocks.step(block, t, level))
+        for level in range(len(step_blocks.LEVELS))
+    ]
+    falling = counts if stride == 1 else counts[:-1]
+    assert [c.bytes for c in falling] == sorted((c.bytes for c in falling), reverse=True)
+    assert len({c.bytes for c in counts}) == len(counts)
+    leaves = [t.x, *(p for row in t.params for p in row)]
+    for leaf in leaves:
+        leaf.requires_grad_()
+    convs = [
+        ConvBN(*row, stride=s.stride, padding=s.padding, training=True)
+        for row, s in zip(t.params, block.layers, strict=True)
+    ]
+    assert traffic.moved(lambda: bottleneck(t.x, *convs).backward(t.dout)) == counts[-1]
+
+
+def test_a_network_moves_what_the_model_says():
+    """Stem and two blocks, as a user runs them: within 3 % of bytes_model, with the partial sums of
+    conv_wgrad and the filters that conv_dgrad transposes, which the model leaves out.
+
+    The rest are statistics of tiles, and the pixels that a 1x1 convolution with stride 2 skips.
+    """
+    n, size = 8, 64
+    stem = ConvShape(n, 3, size, size, 16, 7, 7, (2, 2), (3, 3))
+    two = [step_blocks.bottleneck("", c, 16, k, k // 16, 1).at(n) for c, k in ((16, 16), (64, 32))]
+    net = Network(conv_of(stem), conv_of(stem).y // 4, tuple(map(block_of, two)))
+    model = ResNet(blocks.Bottleneck, (1, 1), num_classes=2, width=16)
+    model.avgpool, model.fc = nn.Identity(), nn.Identity()
+    assert bytes_model.network(copy.deepcopy(model), stem.x_size) == net
+
+    inner = [s for block in two for s in block.layers]
+    expected = bytes_model.block_ops(net, 2)
+    expected += sum(wgrad_splits.partial_bytes(s, wgrad_splits.EMULATED) for s in (stem, *inner))
+    expected += sum(3 * 2 * conv_of(s).w for s in inner)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.half()
+    fuse(model)
+    x = traffic.activation(stem.x_size)
+    counted = traffic.moved(lambda: model(x).sum().backward())
+    assert abs(counted.bytes / expected - 1) < 0.03

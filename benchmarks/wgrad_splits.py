@@ -1,0 +1,33 @@
+"""How many partial sums conv_wgrad writes, from a convolution's shape: csrc/cuda/igemm_wgrad.cu.
+
+The one large part of a step's bytes that depends on the device and is not affine in the batch.
+"""
+
+from __future__ import annotations
+
+from python_tests.shapes import ConvShape
+
+EMULATED, H100 = 8, 132  # multiprocessors: the emulator's device, a GPU's
+BLOCKS_PER_SM, LEAST_CHUNKS, MAX_SPLITS = 2, 16, 1024
+CHUNK_PIXELS = 32  # fp16
+
+
+def _ceil(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def splits(shape: ConvShape, multiprocessors: int) -> int:
+    """fp16, one group."""
+    n, k, p, q = shape.y_size
+    columns = shape.r * shape.s * shape.c
+    gathers = shape.c % 8 != 0 or k % 8 != 0
+    tile = 128 if not gathers and k >= 128 and columns >= 128 else 64
+    chunks = _ceil(n * p * q, CHUNK_PIXELS)
+    wanted = _ceil(BLOCKS_PER_SM * multiprocessors, _ceil(k, tile) * _ceil(columns, tile))
+    count = max(1, min(wanted, chunks // LEAST_CHUNKS, MAX_SPLITS))
+    return _ceil(chunks, _ceil(chunks, count))
+
+
+def partial_bytes(shape: ConvShape, multiprocessors: int) -> int:
+    """Of the partial sums, each written once and read once."""
+    return 2 * splits(shape, multiprocessors) * shape.k * shape.r * shape.s * shape.c * 4
