@@ -1,9 +1,9 @@
 """Breaks the CUDA kernels at one point at a time and runs the emulated tests that cover the point.
 
-`python tools/mutate_kernels.py [--size 200] [--source 40] [--seed 0] [--jobs 2] [pytest options]`,
-after a build with nvcc. Prints every break that no test sees and, last, killed/total. What cannot
-be seen is argued in python_tests/mutants_equivalent.txt and counts in neither number. All verdicts
-are in build/mutate/report-<seed>.txt.
+`python tools/mutate_kernels.py [--size 200] [--source 40] [--seed 0] [--kernels bn_] [--jobs 2]
+[pytest options]` after a build with nvcc. Prints every break that no test sees and, last,
+killed/total. What cannot be seen is argued in python_tests/mutants_equivalent.txt and counts in
+neither number. All verdicts are in build/mutate/report-<seed>.txt.
 """
 
 from __future__ import annotations
@@ -61,10 +61,11 @@ class Loop:
     def sample(self, bench: run.Bench):
         """Breaks of the source, then of the PTX."""
         rng, jobs = random.Random(self.options.seed), self.options.jobs
+        kernels = self.options.kernels
         ptx_size = self.options.size - self.options.source
         return itertools.chain(
-            run.outcomes(bench, source.draw(rng), self.options.source, jobs),
-            run.outcomes(bench, ptx.draw(rng), ptx_size, jobs),
+            run.outcomes(bench, source.draw(rng, kernels), self.options.source, jobs),
+            run.outcomes(bench, ptx.draw(rng, kernels), ptx_size, jobs),
         )
 
 
@@ -83,6 +84,7 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=200, help="breaks in all")
     parser.add_argument("--source", type=int, default=40, help="of them in the CUDA sources")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kernels", default="", help="regular expression of mangled names")
     parser.add_argument("--jobs", type=int, default=2)
     options, rest = parser.parse_known_args()
     loop = Loop(options)

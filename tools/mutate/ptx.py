@@ -93,9 +93,12 @@ def mutants_of(text: Text, kernel: Kernel, operator: str) -> list[Mutant]:
     return found
 
 
-def draw(rng: random.Random) -> Iterator[Mutant]:
-    """Breaks in random order, without end: every kind and every kernel as often as the others."""
-    places = [(text, kernel) for text in library().values() for kernel in text.kernels]
+def draw(rng: random.Random, kernels: str = "") -> Iterator[Mutant]:
+    """Breaks in random order, without end: every kind and every kernel as often as the others.
+
+    kernels: a regular expression that their mangled names are to match somewhere.
+    """
+    places = [(text, k) for text in library().values() for k in text.kernels_like(kernels)]
     seen: set[Mutant] = set()
     while True:
         text, kernel = rng.choice(places)

@@ -138,7 +138,7 @@ def measured(items: list[pytest.Item], jobs: int) -> dict[str, Covered]:
     """What the tests cover, from the cache or by running them, file by file in several jobs."""
     known, unknown = covering.load(items)
     for group in unknown:
-        parts = [group[i :: 4 * jobs] for i in range(4 * jobs)]
+        parts = [group[i :: 2 * jobs] for i in range(2 * jobs)]
         found: dict[str, Covered] = {}
         for part, rows in forked(iter(filter(None, parts)), covering.measure, jobs, lambda _: 3600):
             if rows is None:

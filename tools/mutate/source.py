@@ -78,9 +78,15 @@ def mutants_of(path: str, number: int) -> list[Mutant]:
     return found
 
 
-def draw(rng: random.Random) -> Iterator[Mutant]:
-    """Breaks of lines that the library's PTX comes from, in random order, each once."""
-    places = sorted({at for text in library().values() for at in text.by_source})
+def draw(rng: random.Random, kernels: str = "") -> Iterator[Mutant]:
+    """Breaks of lines that the kernels' PTX comes from, in random order, each once."""
+    found = {
+        text.sources[i]
+        for text in library().values()
+        for kernel in text.kernels_like(kernels)
+        for i in range(kernel.first, kernel.end)
+    }
+    places = sorted(at for at in found if at)
     mutants = [m for path, number in places for m in mutants_of(path, number)]
     rng.shuffle(mutants)
     yield from mutants

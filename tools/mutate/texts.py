@@ -30,6 +30,15 @@ class Kernel:
     end: int
 
 
+def kernels_of(lines: list[str]) -> list[Kernel]:
+    found = []
+    for first, line in enumerate(lines):
+        if ".entry" in line and (m := ENTRY.search(line)):
+            end = next(i for i in range(first, len(lines)) if lines[i].startswith("}"))
+            found.append(Kernel(m[1], first, end))
+    return found
+
+
 class Text:
     """A module of the library."""
 
@@ -38,15 +47,10 @@ class Text:
         self.ptx: str = module.ptx
         self.digest = digest(self.ptx)
         self.lines = self.ptx.split("\n")
+        self.kernels = kernels_of(self.lines)
 
-    @functools.cached_property
-    def kernels(self) -> list[Kernel]:
-        starts = [(i, m[1]) for i, line in enumerate(self.lines) if (m := ENTRY.search(line))]
-        found = []
-        for first, name in starts:
-            end = next(i for i in range(first, len(self.lines)) if self.lines[i].startswith("}"))
-            found.append(Kernel(name, first, end))
-        return found
+    def kernels_like(self, pattern: str) -> list[Kernel]:
+        return [kernel for kernel in self.kernels if re.search(pattern, kernel.name)]
 
     @functools.cached_property
     def sources(self) -> list[tuple[str, int] | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import multiprocessing
 import os
 import resource
@@ -42,6 +43,7 @@ def forked(
 ) -> Iterator[tuple[Any, Any]]:
     """Pairs of a task and function(task), None where its process ended without a result."""
     context = multiprocessing.get_context("fork")
+    gc.freeze()  # else a worker's collector touches, and so copies, all memory of the parent
     running: dict[Connection, tuple[Any, Any, float]] = {}
     exhausted = False
     while running or not exhausted:
