@@ -4,8 +4,9 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 SOURCES := $(shell find csrc -type f \( -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' \))
 PYTEST_FLAGS ?=
+MUTATE_FLAGS ?=
 
-.PHONY: demo test lint bench abi sanitize fuzz clean setup
+.PHONY: demo test lint bench abi arches sanitize fuzz mutate clean setup
 
 # The main job: a fused ResNet trains on real scans of digits.
 demo: setup
@@ -13,7 +14,7 @@ demo: setup
 
 test: setup
 	OMP_NUM_THREADS=1 RNK_EMULATOR_OBJECTS=build/native/emulator \
-		$(BIN)/python -m pytest -n 2 $(PYTEST_FLAGS)
+		$(BIN)/python -m pytest -n 2 --check-ptx-coverage $(PYTEST_FLAGS)
 
 lint: setup $(VENV)/.lint
 	$(BIN)/ruff check .
@@ -30,12 +31,20 @@ bench: setup
 abi: setup
 	$(BIN)/python tools/check_abi.py
 
+# Every CUDA kernel for sm_80 to sm_120: no spills; what each takes, in docs/resources.md.
+arches: setup
+	$(BIN)/python tools/kernel_resources.py
+
 # The emulator under AddressSanitizer and UndefinedBehaviorSanitizer, and its parser under libFuzzer.
 sanitize: setup
 	$(BIN)/python tools/sanitize_emulator.py
 
 fuzz: setup
 	$(BIN)/python tools/fuzz_emulator.py
+
+# One-point breaks of the CUDA kernels: do the tests see them? Last line: killed/total.
+mutate: setup
+	$(BIN)/python tools/mutate_kernels.py $(MUTATE_FLAGS)
 
 setup: $(VENV)/.built
 

@@ -40,14 +40,15 @@ def compile_rules(
         # The newest architecture's PTX too, so that later GPUs run by just-in-time compilation.
         archs += f" -gencode arch=compute_{cuda.archs[-1]},code=compute_{cuda.archs[-1]}"
         rules.append(
-            f"rule nvcc\n command = {cuda.nvcc} -MD -MF $out.d -ccbin {cxx} -std=c++17 -O3 {archs}"
-            " -Xcompiler -fPIC,-fvisibility=hidden -Xptxas -warn-spills -Werror all-warnings"
+            f"rule nvcc\n command = {cuda.nvcc} -MD -MF $out.d -ccbin {cxx}"
+            f" {toolchain.NVCC_LANGUAGE} {archs}"
+            f" -Xcompiler -fPIC,-fvisibility=hidden {toolchain.NVCC_CHECKS}"
             " -c $in -o $out\n depfile = $out.d\n deps = gcc"
         )
         # For the emulator: PTX as text inside the object, and the host code that launches it.
         rules.append(
-            f"rule nvcc_ptx\n command = {cuda.nvcc} -MD -MF $out.d -ccbin {cxx} -std=c++17 -O3"
-            " -gencode arch=compute_80,code=compute_80 --compress-mode=none -lineinfo"
+            f"rule nvcc_ptx\n command = {cuda.nvcc} -MD -MF $out.d -ccbin {cxx}"
+            f" {toolchain.PTX_FLAGS} --compress-mode=none"
             " -Xcompiler -fPIC,-fvisibility=hidden -c $in -o $out\n depfile = $out.d\n deps = gcc"
         )
     return rules

@@ -13,6 +13,11 @@ import sysconfig
 from pathlib import Path
 
 DEFAULT_ARCHS = ("80", "90")
+# Of every nvcc command: the language, and that a kernel which spills registers is an error.
+NVCC_LANGUAGE = "-std=c++17 -O3"
+NVCC_CHECKS = "-Xptxas -warn-spills -Werror all-warnings"
+# How nvcc makes the PTX that the emulator runs.
+PTX_FLAGS = f"{NVCC_LANGUAGE} -gencode arch=compute_80,code=compute_80 -lineinfo"
 
 
 @dataclasses.dataclass(frozen=True)

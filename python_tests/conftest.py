@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 import zlib
@@ -21,14 +22,29 @@ import ptx_coverage
 from backends import BACKENDS, available
 
 from resnet_kernels.ops import library
+from resnet_kernels.ops.library import triton_interpreted
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(ptx_coverage.OPTION, action="store_true", help="of a run of all tests")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(ptx_coverage)
 
 
+# Triton kernels cost seconds a test to compile or interpret: test_triton_ops.py is the short list.
+if importlib.util.find_spec("triton") is None:
+    collect_ignore_glob = ["test_triton_*.py"]
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The long list of cases runs only when asked for with -m full."""
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        if callspec and callspec.params.get("each_backend", "").startswith("triton"):
+            item.add_marker(pytest.mark.full)
     if "full" in (config.getoption("-m") or ""):
         return
     kept = [item for item in items if item.get_closest_marker("full") is None]
@@ -62,7 +78,7 @@ def case(request: pytest.FixtureRequest) -> Iterator[Any]:
     library.set_default_backend(before)
 
 
-@pytest.fixture(params=["cpu"])
+@pytest.fixture(params=["triton-interpreted" if triton_interpreted() else "cpu"])
 def backend(request: pytest.FixtureRequest) -> str:
     """Name to pass as the `backend` argument of a public op."""
     return BACKENDS[request.param][0]

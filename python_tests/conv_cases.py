@@ -81,9 +81,14 @@ class Case(NamedTuple):
 def over(cpu: Sequence[ConvShape], emulated: Sequence[ConvShape]) -> Any:
     """Parametrizes the fixture `case`: fp32 on the CPU, each dtype on the emulated GPU."""
     cases = [Case("cpu", torch.float32, shape) for shape in cpu]
-    cases += [Case("cuda-emulated", dtype, shape) for shape in emulated for dtype in DTYPE_NAMES]
+    gpus = ("cuda-emulated", "triton-emulated", "triton-interpreted")
+    cases += [Case(gpu, dtype, s) for gpu in gpus for s in emulated for dtype in DTYPE_NAMES]
     params = [
-        pytest.param(case, id=f"{case.shape.id}-{DTYPE_NAMES[case.dtype]}-{case.backend}")
+        pytest.param(
+            case,
+            id=f"{case.shape.id}-{DTYPE_NAMES[case.dtype]}-{case.backend}",
+            marks=[pytest.mark.full] if case.backend.startswith("triton") else [],
+        )
         for case in cases
         if case.backend in available()
     ]

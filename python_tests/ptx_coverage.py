@@ -1,19 +1,27 @@
 """Prints the PTX coverage of a test run, summed over the processes of pytest-xdist.
 
-RNK_EMULATOR_COVERAGE=kernels lists every kernel of the library, =lines unexecuted PTX lines too.
+RNK_EMULATOR_COVERAGE=kernels lists every kernel of the library, =lines unexecuted PTX lines too,
+=idle the source lines behind them. --check-ptx-coverage, for a run of all tests, fails it where a
+kernel was never launched, too little was executed, or a line is idle that idle_lines.txt does not
+give a reason for.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from typing import Any
 
 import pytest
+import source_coverage
+
+from resnet_kernels import _native
 
 # (module, kernel) -> (PTX line, executed?) of each instruction
 Table = dict[tuple[str, str], list[tuple[int, bool]]]
 _workers: Table = {}
+OPTION = "--check-ptx-coverage"
 
 
 def _of_this_process() -> Table:
@@ -57,21 +65,64 @@ def report(table: Table, detail: str) -> list[str]:
     return lines
 
 
-# A worker process hands its table to the controller as plain lists.
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    output = getattr(session.config, "workeroutput", None)
-    if output is not None:
-        output["ptx_coverage"] = [[*key, rows] for key, rows in _of_this_process().items()]
-
-
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     rows = getattr(node, "workeroutput", {}).get("ptx_coverage", [])
     merge(_workers, {(module, kernel): [tuple(r) for r in table] for module, kernel, table in rows})
 
 
-def pytest_terminal_summary(terminalreporter: Any) -> None:
+def _modules(table: Table) -> list[tuple[str, dict[str, list[tuple[int, bool]]]]]:
+    """The library's PTX texts with what was executed of their kernels."""
+    emulator = importlib.import_module("resnet_kernels.emulator")
+    return [
+        (ptx, {kernel: rows for (module, kernel), rows in table.items() if module == name})
+        for name, ptx in emulator.embedded_ptx().items()
+    ]
+
+
+def defects(table: Table) -> list[str]:
+    """What keeps a run of all tests from being complete; empty where nothing does."""
+    if not any(module.startswith("library:") for module, _ in table):
+        return []
+    idle, good, total = source_coverage.idle_lines(_modules(table))
+    reasons = source_coverage.allowed()
+    new = [key for key in idle if key not in reasons and key.partition(":")[0] not in reasons]
+    if not source_coverage.list_is_for(_native.status()["cuda"].build.get("cuda_version", "")):
+        new = []
+    found = [f"idle without a reason in idle_lines.txt: {key}" for key in sorted(new)]
+    if good < source_coverage.REQUIRED * total:
+        found.append(f"{good} of {total} instructions executed or idle with a reason")
+    for (module, kernel), rows in sorted(table.items()):
+        if module.startswith("library:") and not any(ran for _, ran in rows):
+            found.append(f"never launched: {kernel}")
+    return found
+
+
+def _merged() -> Table:
     table = _of_this_process()
     merge(table, _workers)
-    for line in report(table, os.environ.get("RNK_EMULATOR_COVERAGE", "")):
+    return table
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        # A worker process hands its table to the controller as plain lists.
+        output["ptx_coverage"] = [[*key, rows] for key, rows in _of_this_process().items()]
+    elif session.config.getoption(OPTION) and defects(_merged()):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    table, detail = _merged(), os.environ.get("RNK_EMULATOR_COVERAGE", "")
+    for line in report(table, detail):
         terminalreporter.write_line(line)
+    if terminalreporter.config.getoption(OPTION):
+        for line in defects(table):
+            terminalreporter.write_line(f"PTX coverage: {line}")
+    if detail == "idle":
+        idle, good, total = source_coverage.idle_lines(_modules(table))
+        terminalreporter.write_line(f"{good} of {total} executed or idle with a reason")
+        for key, kernels in sorted(idle.items()):
+            terminalreporter.write_line(f"idle in {len(kernels):3} kernels: {key}")

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
     ("arguments", "message"),
     [
         (["train", "--model", "resnet1"], "--model: expected one of resnet18"),
-        (["train", "--data", "nowhere"], "--data: expected digits, cifar10 or a folder"),
+        (["train", "--data", "nowhere"], "--data: expected digits, cifar10, cifar100 or a folder"),
         (["train", "--lr", "fast"], "'fast' is not a valid float"),
         (["train", "--device", "tpu"], "--device: expected cpu, cuda"),
         (["train", "--device", "cuda:99"], "--device: cuda:99 is not there"),

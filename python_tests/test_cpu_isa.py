@@ -23,7 +23,9 @@ FILES = (
     "conv_dgrad",
     "conv_wgrad",
 )
-SELECTION = "not nchw and not deterministic and not refuses and not huge and not same_bits"
+SELECTION = (
+    "not emulated and not nchw and not deterministic and not refuses and not huge and not same_bits"
+)
 
 
 def run(isa: str, *command: str) -> str:

@@ -75,6 +75,39 @@ def test_original_cifar10_format(cifar10_root: tuple[Path, np.ndarray]) -> None:
     torch.testing.assert_close(images, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_original_cifar100_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cifar-100-python of 20 and 10 pictures with a hundred class names."""
+    from torchvision.datasets import CIFAR100
+
+    folder = tmp_path / "cifar-100-python"
+    folder.mkdir()
+    pixels = np.random.default_rng(2).integers(0, 256, (30, 3072), dtype=np.uint8)
+
+    def write(name: str, content: dict) -> list[str]:
+        data = pickle.dumps(content)
+        (folder / name).write_bytes(data)
+        return [name, hashlib.md5(data, usedforsecurity=False).hexdigest()]
+
+    names = [f"class{i}" for i in range(100)]
+    parts = {"train": pixels[:20], "test": pixels[20:]}
+    for name, part in parts.items():
+        labels = [99 - i for i in range(len(part))]
+        listing = [write(name, {"data": part, "fine_labels": labels})]
+        monkeypatch.setattr(CIFAR100, f"{name}_list", listing)
+    _, md5 = write("meta", {"fine_label_names": names})
+    meta = {"filename": "meta", "key": "fine_label_names", "md5": md5}
+    monkeypatch.setattr(CIFAR100, "meta", meta)
+    assert kind_of("cifar100") == "small"
+    data = open_data(TrainConfig(data="cifar100", data_dir=str(tmp_path)))
+    assert (data.info.name, data.info.classes) == ("cifar100", names)
+    assert (data.info.train_images, data.info.test_images) == (20, 10)
+    images, labels = next(data.test_batches(10, CPU))
+    assert labels.tolist() == [99 - i for i in range(10)]
+    mean, std = (torch.tensor(v)[:, None, None] for v in (data.info.mean, data.info.std))
+    expected = (torch.from_numpy(pixels[20:]).view(10, 3, 32, 32) / 255 - mean) / std
+    torch.testing.assert_close(images, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_missing_cifar10_is_one_line_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,7 +212,7 @@ def test_channel_moments() -> None:
 
 
 def test_wrong_trees_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="expected digits, cifar10 or a folder"):
+    with pytest.raises(UserError, match="expected digits, cifar10, cifar100 or a folder"):
         kind_of("digit")
     with pytest.raises(UserError, match="should hold train"):
         kind_of(str(tmp_path))

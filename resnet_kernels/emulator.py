@@ -25,6 +25,7 @@ __all__ = [
     "Run",
     "active",
     "coverage",
+    "embedded_ptx",
     "executions",
     "has_kernels",
     "is_active",
@@ -228,11 +229,21 @@ def executions() -> dict[tuple[str, str], list[tuple[int, int]]]:
     """
     table = {}
     for module in _native.modules():
-        name = hashlib.sha256(module.ptx.encode()).hexdigest()[:16]
+        name = _module_name(module)
         for kernel in module.kernels:
             rows = [(line, warps) for line, warps, _ in module.coverage(kernel)]
-            table["library:" * module.embedded + name, kernel] = rows
+            table[name, kernel] = rows
     return table
+
+
+def embedded_ptx() -> dict[str, str]:
+    """The PTX texts inside the library, by the name `executions` gives them."""
+    return {_module_name(m): m.ptx for m in _native.modules() if m.embedded}
+
+
+def _module_name(module: Any) -> str:
+    digest = hashlib.sha256(module.ptx.encode()).hexdigest()[:16]
+    return "library:" * module.embedded + digest
 
 
 def uncovered_lines(ptx: str, kernel: str) -> list[int]:

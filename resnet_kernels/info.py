@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import platform
 from typing import Any
@@ -24,13 +25,34 @@ def _gpus() -> list[str]:
 
 
 def _library(name: str, status: _native.Status) -> dict[str, Any]:
-    native = [op for op in SCHEMAS if library.has_native_kernel(op, name)]
+    native = [
+        op
+        for op in SCHEMAS
+        if library.has_native_kernel(op, name) and not (name == "cuda" and library.triton_fills(op))
+    ]
     entry: dict[str, Any] = {"loaded": status.loaded, **status.build}
     if status.reason:
         entry["reason"] = status.reason
     entry["kernels"] = native
     entry["fallback"] = [op for op in SCHEMAS if op not in native]
     return entry
+
+
+def _triton() -> dict[str, Any]:
+    """Triton is no library of ours to load: its kernels are compiled at their first call."""
+    try:
+        version = importlib.metadata.version("triton")
+    except importlib.metadata.PackageNotFoundError:
+        return {"loaded": False, "reason": "not installed", "kernels": [], "fallback": [*SCHEMAS]}
+    filled = [op for op in SCHEMAS if library.triton_fills(op)]
+    return {
+        "loaded": True,
+        "version": version,
+        "interpreted": library.triton_interpreted(),
+        "kernels": list(SCHEMAS),
+        "fallback": [],
+        "default on a GPU for": filled,
+    }
 
 
 def collect() -> dict[str, Any]:
@@ -44,7 +66,11 @@ def collect() -> dict[str, Any]:
         "platform": f"{platform.system()} {platform.machine()}",
         "CPU": f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads",
         "GPUs": _gpus(),
-        "libraries": {name: _library(name, s) for name, s in _native.status().items()},
+        "backend": library.default_backend(),
+        "libraries": {
+            **{name: _library(name, s) for name, s in _native.status().items()},
+            "triton": _triton(),
+        },
         "environment": variables,
     }
 

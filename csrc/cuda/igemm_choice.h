@@ -11,7 +11,7 @@ enum class IgemmTileKind { k128x128, k128x64, k64x64 };
 enum class IgemmAddressing {
   kPointwise,    // 1 x 1, stride 1, no padding: rows of a matrix
   kConvolution,  // pieces of 16 bytes, which lie within a tap
-  kGather,       // element by element: any channel count and alignment; 128 x 64
+  kGather,       // element by element: any channel count and alignment; one tile
 };
 
 struct IgemmChoice {

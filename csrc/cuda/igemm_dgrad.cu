@@ -54,7 +54,7 @@ Phase phase_of(const ConvDgrad& c, int64_t remainder_h, int64_t remainder_w) {
   phase.rows = s.n * phase.h.pixels * phase.w.pixels;
   phase.depth = phase.h.taps * phase.w.taps * (s.k / s.groups);
   phase.pitch = round_up(phase.depth, piece_elements(c.dtype));
-  const bool float_units = c.dtype == DType::kFloat32 && !c.tf32;
+  const bool float_units = on_float_units(c.dtype, c.tf32);
   const bool whole = phase.rows == s.n * s.p * s.q && phase.h.pixels == s.p;
   if (!pieces_of_channels(c)) {
     phase.choice.addressing = IgemmAddressing::kGather;
@@ -64,9 +64,8 @@ Phase phase_of(const ConvDgrad& c, int64_t remainder_h, int64_t remainder_w) {
   } else {
     phase.choice.addressing = IgemmAddressing::kConvolution;
   }
-  phase.choice.tile = float_units || phase.choice.addressing == IgemmAddressing::kGather
-                          ? IgemmTileKind::k128x64
-                          : choose_tile(phase.rows, s.c / s.groups, s.groups, multiprocessors());
+  phase.choice.tile = igemm_tile(phase.choice.addressing, float_units, phase.rows, s.c / s.groups,
+                                 s.groups, multiprocessors());
   phase.row_tiles = (phase.rows + phase.choice.tile_rows() - 1) / phase.choice.tile_rows();
   return phase;
 }
@@ -171,6 +170,7 @@ IgemmGradient gradient_of(const ConvDgrad& c, const Phase& phase, const Igemm& p
 
 bool igemm_dgrad_serves(const ConvDgrad& c) {
   return device_has_igemm() && igemm_fits(c.shape, c.dtype) &&
+         (pieces_of_channels(c) || fits_index(c.shape.n * c.shape.p * c.shape.q * c.shape.k)) &&
          (c.shape.groups == 1 ||
           (pieces_of_channels(c) && c.shape.c / c.shape.groups >= kMinGroupColumns));
 }

@@ -27,9 +27,8 @@ bool is_pointwise(const ConvShape& s) {
 
 IgemmAddressing addressing_of(const ConvFwd& c) {
   if (!pieces_of_channels(c)) return IgemmAddressing::kGather;
-  const bool tensor_cores = c.dtype != DType::kFloat32 || c.tf32;
-  return is_pointwise(c.shape) && tensor_cores ? IgemmAddressing::kPointwise
-                                               : IgemmAddressing::kConvolution;
+  return is_pointwise(c.shape) && !on_float_units(c.dtype, c.tf32) ? IgemmAddressing::kPointwise
+                                                                   : IgemmAddressing::kConvolution;
 }
 
 bool filter_is_packed(const ConvFwd& c) {
@@ -53,10 +52,8 @@ Plan plan_of(const ConvFwd& c, int multiprocessors) {
   plan.depth = s.r * s.s * plan.channels;
   plan.pitch = round_up(plan.depth, piece_elements(c.dtype));
   plan.choice.addressing = addressing_of(c);
-  const bool one_tile =
-      plan.choice.addressing == IgemmAddressing::kGather || (c.dtype == DType::kFloat32 && !c.tf32);
-  plan.choice.tile = one_tile ? IgemmTileKind::k128x64
-                              : choose_tile(plan.rows, plan.columns, s.groups, multiprocessors);
+  plan.choice.tile = igemm_tile(plan.choice.addressing, on_float_units(c.dtype, c.tf32), plan.rows,
+                                plan.columns, s.groups, multiprocessors);
   plan.packs = !filter_is_packed(c);
   const int64_t element = c.dtype == DType::kFloat32 ? 4 : 2;
   if (plan.packs) {
@@ -82,6 +79,7 @@ void pack(const ConvFwd& c, const Plan& plan, void* to, cudaStream_t stream) {
 
 bool igemm_fwd_fits(const ConvFwd& c) {
   return igemm_fits(c.shape, c.dtype) &&
+         (pieces_of_channels(c) || fits_index(c.shape.n * c.shape.h * c.shape.w * c.shape.c)) &&
          (c.shape.groups == 1 ||
           (pieces_of_channels(c) && c.shape.k / c.shape.groups >= kMinGroupColumns));
 }

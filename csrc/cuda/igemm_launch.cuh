@@ -12,7 +12,7 @@ using Tile128x128 = IgemmTile<128, 128, 64, 32, 3, 1>;
 using Tile128x64 = IgemmTile<128, 64, 64, 32, 3, 2>;
 using Tile64x64 = IgemmTile<64, 64, 32, 32, 3, 3>;
 // A gathered chunk waits in registers, one ahead.
-using GatherTile = IgemmTile<128, 64, 64, 32, 2, 2>;
+using GatherTile = IgemmTile<64, 64, 32, 32, 2, 2>;
 
 // One launch: the problem, what becomes of its sums, and where.
 template <template <class, typename> class Output, typename Element>
@@ -61,7 +61,7 @@ struct IgemmLaunch {
   template <typename T>
   void on_tensor_cores() const {
     if (choice.addressing == IgemmAddressing::kGather) {
-      using Input = IgemmInputGather<GatherTile, Element>;
+      using Input = IgemmInputGather<GatherTile, Element, Output<GatherTile, Element>::kPrologues>;
       return start<GatherTile, TensorCores<T, GatherTile>, Input>();
     }
     switch (choice.tile) {
@@ -76,7 +76,8 @@ struct IgemmLaunch {
 
   void on_float_units() const {
     if (choice.addressing == IgemmAddressing::kGather) {
-      start<GatherTile, FloatUnits<GatherTile>, IgemmInputGather<GatherTile, Element>>();
+      using Input = IgemmInputGather<GatherTile, Element, Output<GatherTile, Element>::kPrologues>;
+      start<GatherTile, FloatUnits<GatherTile>, Input>();
     } else {
       start_copying<Tile128x64, FloatUnits<Tile128x64>, false>();
     }

@@ -4,6 +4,7 @@
 
 #include "igemm_tile.cuh"
 #include "mma.cuh"
+#include "shared_load.cuh"
 
 namespace rnk::cuda {
 
@@ -81,64 +82,55 @@ class TensorCores {
   uint32_t warp_m_, warp_n_, a_, b_;
 };
 
-// A thread computes 8 x 8 outputs, every 16th row and every 8th column, one piece of depth (4
-// words) a step. For tiles of 128 x 64.
+// A thread computes every 16th row and every 8th column, one piece of depth (4 words) a step. For
+// tiles that 128 threads share.
 template <class Tile>
 class FloatUnits {
  public:
   static constexpr int kSteps = kPieces;
+  static constexpr int kRows = Tile::kM / 16, kColumns = Tile::kN / 8;
 
   struct Fragments {
-    float4 a[8], b[8];
+    float a[kRows][4], b[kColumns][4];
   };
-  float sums[8][8] = {};
+  float sums[kRows][kColumns] = {};
 
   __device__ explicit FloatUnits(uint32_t thread) : row_(thread / 8), column_(thread % 8) {}
 
   __device__ void load(Fragments& f, uint32_t stage, uint32_t step) const {
 #pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      f.a[i] = load_piece(stage + piece_offset(row_ + 16 * i, step));
-      f.b[i] = load_piece(stage + Tile::kFilterOffset + piece_offset(column_ + 8 * i, step));
+    for (int i = 0; i < kRows; ++i) load_words(f.a[i], stage + piece_offset(row_ + 16 * i, step));
+#pragma unroll
+    for (int j = 0; j < kColumns; ++j) {
+      load_words(f.b[j], stage + Tile::kFilterOffset + piece_offset(column_ + 8 * j, step));
     }
   }
 
   __device__ void multiply(const Fragments& f) {
 #pragma unroll
-    for (int i = 0; i < 8; ++i) {
+    for (int i = 0; i < kRows; ++i) {
 #pragma unroll
-      for (int j = 0; j < 8; ++j) {
-        float& sum = sums[i][j];
-        sum = fmaf(f.a[i].x, f.b[j].x, sum);
-        sum = fmaf(f.a[i].y, f.b[j].y, sum);
-        sum = fmaf(f.a[i].z, f.b[j].z, sum);
-        sum = fmaf(f.a[i].w, f.b[j].w, sum);
+      for (int j = 0; j < kColumns; ++j) {
+#pragma unroll
+        for (int word = 0; word < 4; ++word) {
+          sums[i][j] = fmaf(f.a[i][word], f.b[j][word], sums[i][j]);
+        }
       }
     }
   }
 
   __device__ void store(float* staged) const {
 #pragma unroll
-    for (int i = 0; i < 8; ++i) {
+    for (int i = 0; i < kRows; ++i) {
 #pragma unroll
-      for (int j = 0; j < 8; ++j) {
+      for (int j = 0; j < kColumns; ++j) {
         staged[(row_ + 16 * i) * Tile::kStagedPitch + staged_column(column_ + 8 * j)] = sums[i][j];
       }
     }
   }
 
  private:
-  static_assert(Tile::kM == 128 && Tile::kN == 64 && Tile::kThreads == 128);
-
-  __device__ static float4 load_piece(uint32_t address) {
-    float4 piece;
-    asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
-                 : "=f"(piece.x), "=f"(piece.y), "=f"(piece.z), "=f"(piece.w)
-                 : "r"(address)
-                 : "memory");
-    return piece;
-  }
-
+  static_assert(Tile::kThreads == 128);
   uint32_t row_, column_;
 };
 

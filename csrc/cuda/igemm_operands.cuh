@@ -9,22 +9,22 @@
 
 namespace rnk::cuda {
 
-// The rows of the output grid that a thread copies: where their filter windows start in the input,
+// The rows of the output grid that a thread copies: where in the input their filter windows start,
 // and which taps fall inside the image: bit r for the filter's row r, bit 16 + s for its column s.
-template <class Tile, typename Element, bool kPointwise>
+// Offset: int64_t, or int where the whole input has fewer elements.
+template <class Tile, typename Offset, bool kPointwise>
 struct IgemmRows {
-  const Element* window[Tile::kRowsM];
+  Offset window[Tile::kRowsM];
   uint32_t inside[Tile::kRowsM];
 
-  __device__ IgemmRows(const Igemm& p, int first_row, int first_channel) {
+  __device__ IgemmRows(const Igemm& p, int first_row) {
     const IgemmInput& in = p.in;
-    const auto* data = static_cast<const Element*>(in.data) + first_channel;
 #pragma unroll
     for (int i = 0; i < Tile::kRowsM; ++i) {
       const int m = first_row + static_cast<int>(threadIdx.x) / kPieces + i * Tile::kRowStep;
       const bool exists = m < p.rows;
       if constexpr (kPointwise) {
-        window[i] = data + static_cast<int64_t>(exists ? m : 0) * in.pixel_pitch;
+        window[i] = static_cast<Offset>(exists ? m : 0) * in.pixel_pitch;
         inside[i] = exists ? 1u | 1u << 16 : 0u;
         continue;
       }
@@ -33,8 +33,8 @@ struct IgemmRows {
       const uint32_t row = p.by_width.divide(pixel, column);
       const int y = static_cast<int>(row) * in.stride_h - in.padding_h;
       const int x = static_cast<int>(column) * in.stride_w - in.padding_w;
-      window[i] =
-          data + image * in.image_pitch + (static_cast<int64_t>(y) * in.w + x) * in.pixel_pitch;
+      window[i] = static_cast<Offset>(image * in.image_pitch) +
+                  (static_cast<Offset>(y) * in.w + x) * in.pixel_pitch;
       inside[i] = exists ? taps(y, in.step_h, in.taps_h, in.h) | taps(x, in.step_w, in.taps_w, in.w)
                                                                      << 16
                          : 0u;
@@ -83,10 +83,16 @@ class IgemmInputCopy {
 
   // base: of the stages.
   __device__ IgemmInputCopy(const Igemm& p, int first_row, int first_channel, uint32_t base)
-      : rows_(p, first_row, first_channel),
-        first_channel_(first_channel),
+      : first_channel_(first_channel),
         to_(piece_offset(threadIdx.x / kPieces, threadIdx.x % kPieces)),
         k_(threadIdx.x % kPieces * kElements) {
+    const IgemmRows<Tile, int64_t, kPointwise> rows(p, first_row);
+    const auto* data = static_cast<const Element*>(p.in.data) + first_channel;
+#pragma unroll
+    for (int i = 0; i < Tile::kRowsM; ++i) {
+      windows_[i] = data + rows.window[i];
+      inside_[i] = rows.inside[i];
+    }
     if constexpr (kPrologue) start_vectors(p, base, 0);
   }
 
@@ -98,8 +104,8 @@ class IgemmInputCopy {
     uint32_t copied = 0;
 #pragma unroll
     for (int i = 0; i < Tile::kRowsM; ++i) {
-      const bool valid = (rows_.inside[i] & tap.needs) == tap.needs;
-      copy_async_16(stage + to_ + i * Tile::kRowStep * kChunkBytes, rows_.window[i] + tap.distance,
+      const bool valid = (inside_[i] & tap.needs) == tap.needs;
+      copy_async_16(stage + to_ + i * Tile::kRowStep * kChunkBytes, windows_[i] + tap.distance,
                     valid);
       copied |= (valid ? 1u : 0u) << i;
     }
@@ -115,12 +121,11 @@ class IgemmInputCopy {
     if constexpr (kPrologue) {
       const bool first = k_ / kChunk == kAhead + 1;
       if (first) __syncthreads();
-      const PiecePrologue<Element> prologue(stage + Tile::kVectorOffset, threadIdx.x % kPieces);
-#pragma unroll
-      for (int i = 0; i < Tile::kRowsM; ++i) {
-        prologue.apply(p.in, stage + to_ + i * Tile::kRowStep * kChunkBytes,
-                       copied_ >> (kAhead * Tile::kRowsM + i) & 1);
-      }
+      const PiecePrologue<Element> prologue(p.in, stage + Tile::kVectorOffset,
+                                            threadIdx.x % kPieces);
+      prologue.template apply<Tile::kRowsM>(
+          [&](int i) { return stage + to_ + i * Tile::kRowStep * kChunkBytes; },
+          [&](int i) { return all_or_none(copied_ >> (kAhead * Tile::kRowsM + i) & 1); });
     }
   }
 
@@ -140,26 +145,30 @@ class IgemmInputCopy {
                   tap.needs != ~0u);
   }
 
-  IgemmRows<Tile, Element, kPointwise> rows_;
+  const Element* windows_[Tile::kRowsM];
+  uint32_t inside_[Tile::kRowsM];
   int first_channel_;
   uint32_t to_, k_;
   uint32_t copied_ = 0;  // the newest chunk's rows in the lowest bits
 };
 
-// Any number of channels: each element on its own, through registers; the prologue on the way.
-template <class Tile, typename Element>
+// Any number of channels: each element on its own, through registers. The input has fewer than 2^31
+// elements.
+template <class Tile, typename Element, bool kPrologue>
 class IgemmInputGather {
  public:
   static constexpr int kElements = kPieceBytes / sizeof(Element);
 
   __device__ IgemmInputGather(const Igemm& p, int first_row, int first_channel, uint32_t /*base*/)
-      : rows_(p, first_row, first_channel),
+      : data_(static_cast<const Element*>(p.in.data) + first_channel),
+        rows_(p, first_row),
         first_channel_(first_channel),
         to_(piece_offset(threadIdx.x / kPieces, threadIdx.x % kPieces)),
         k_(threadIdx.x % kPieces * kElements) {}
 
   // Reads the next chunk's elements.
   __device__ void start(const Igemm& p, uint32_t /*stage*/, uint32_t /*next*/) {
+    inside_ = 0;
 #pragma unroll
     for (int e = 0; e < kElements; ++e) {
       const Tap tap = Tap::at<false>(p, k_ + e);
@@ -167,29 +176,37 @@ class IgemmInputGather {
       for (int i = 0; i < Tile::kRowsM; ++i) {
         const bool valid = (rows_.inside[i] & tap.needs) == tap.needs;
         Element value = from_compute<Element>(0.0f);
-        if (valid) value = rows_.window[i][tap.distance];
-        if (valid && p.in.scale != nullptr) {
-          value = gathered_prologue(p.in, value, first_channel_ + tap.channel);
-        }
+        if (valid) value = data_[rows_.window[i] + tap.distance];
         reinterpret_cast<Element*>(&pieces_[i])[e] = value;
+        inside_ |= static_cast<uint64_t>(valid) << (i * kElements + e);
       }
     }
     k_ += kPieces * kElements;
   }
 
   template <int kAhead>
-  __device__ void finish(const Igemm& /*p*/, unsigned char* stage) const {
-    static_assert(kAhead == 0);
+  __device__ void finish(const Igemm& p, unsigned char* stage) const {
+    static_assert(kAhead == 0 && Tile::kRowsM * kElements <= 64);
+    const auto at = [&](int i) { return stage + to_ + i * Tile::kRowStep * kChunkBytes; };
 #pragma unroll
-    for (int i = 0; i < Tile::kRowsM; ++i) {
-      *reinterpret_cast<int4*>(stage + to_ + i * Tile::kRowStep * kChunkBytes) = pieces_[i];
+    for (int i = 0; i < Tile::kRowsM; ++i) *reinterpret_cast<int4*>(at(i)) = pieces_[i];
+    if constexpr (kPrologue) {
+      if (p.in.scale == nullptr) return;
+      const PiecePrologue<Element> prologue(p.in, [&](int e) {
+        const Tap tap = Tap::at<false>(p, k_ - kPieces * kElements + e);
+        return tap.needs == ~0u ? -1 : first_channel_ + tap.channel;
+      });
+      prologue.template apply<Tile::kRowsM>(
+          at, [&](int i) { return static_cast<uint32_t>(inside_ >> (i * kElements)); });
     }
   }
 
  private:
-  IgemmRows<Tile, Element, false> rows_;
+  const Element* data_;
+  IgemmRows<Tile, int, false> rows_;
   int first_channel_;
   uint32_t to_, k_;
+  uint64_t inside_;  // kElements bits a piece
   int4 pieces_[Tile::kRowsM];
 };
 

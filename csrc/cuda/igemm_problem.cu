@@ -86,4 +86,11 @@ IgemmTileKind choose_tile(int64_t rows, int64_t columns, int64_t groups, int mul
   return best;
 }
 
+IgemmTileKind igemm_tile(IgemmAddressing addressing, bool float_units, int64_t rows,
+                         int64_t columns, int64_t groups, int multiprocessors) {
+  if (addressing == IgemmAddressing::kGather) return IgemmTileKind::k64x64;
+  if (float_units) return IgemmTileKind::k128x64;
+  return choose_tile(rows, columns, groups, multiprocessors);
+}
+
 }  // namespace rnk::cuda

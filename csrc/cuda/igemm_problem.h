@@ -38,6 +38,14 @@ IgemmInput igemm_input(const ConvShape& shape, const void* x, const Prologue& in
 // The current device has mma.m16n8k16 and cp.async.
 bool device_has_igemm();
 
+// fp32 operands that may not be rounded.
+inline bool on_float_units(DType dtype, bool tf32) { return dtype == DType::kFloat32 && !tf32; }
+
+// The tile for rows x columns outputs in each of `groups` groups. Gathering and fp32 kernels have
+// one.
+IgemmTileKind igemm_tile(IgemmAddressing addressing, bool float_units, int64_t rows,
+                         int64_t columns, int64_t groups, int multiprocessors);
+
 // Picks a direction's launcher by operand type; tf32: fp32 operands may be rounded.
 template <typename Launcher>
 struct IgemmLaunchers {

@@ -25,8 +25,6 @@ bool rows_are_whole(const ConvWgrad& c) {
   return c.shape.k % piece == 0 && c.shape.k / c.shape.groups % piece == 0 && is_aligned(c.dy);
 }
 
-bool on_float_units(const ConvWgrad& c) { return c.dtype == DType::kFloat32 && !c.tf32; }
-
 int64_t chunk_pixels(const ConvWgrad& c) { return c.dtype == DType::kFloat32 ? 16 : 32; }
 
 int64_t rows_of(const ConvShape& s) { return s.k / s.groups; }
@@ -61,7 +59,7 @@ IgemmWgradChoice igemm_wgrad_choice(const ConvWgrad& c) {
   IgemmWgradChoice choice{};
   choice.rows_are_whole = rows_are_whole(c);
   choice.gathers = !choice.rows_are_whole || !input_is_whole(c);
-  if (on_float_units(c)) {
+  if (on_float_units(c.dtype, c.tf32)) {
     choice.tile_rows = 128, choice.tile_columns = 64;
   } else {
     // Large tiles only where they are full: few rows or columns leave half of one empty.

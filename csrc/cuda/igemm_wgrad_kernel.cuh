@@ -43,7 +43,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
     row += first_row, column += first_column;
     if (row >= p.rows || column >= p.columns) return;
     float* to = p.partials + (plane + row) * p.columns + column;
-    if (p.columns % 2 == 0) {
+    if constexpr (Columns::kEven) {
       *reinterpret_cast<float2*>(to) = {first, second};
     } else {
       to[0] = first;

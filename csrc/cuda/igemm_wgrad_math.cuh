@@ -6,23 +6,9 @@
 
 #include "igemm_wgrad_tile.cuh"
 #include "mma.cuh"
+#include "shared_load.cuh"
 
 namespace rnk::cuda {
-
-__device__ inline uint32_t load_word(uint32_t address) {
-  uint32_t word;
-  asm volatile("ld.shared.b32 %0, [%1];" : "=r"(word) : "r"(address) : "memory");
-  return word;
-}
-
-__device__ inline float4 load_four_words(uint32_t address) {
-  float4 piece;
-  asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
-               : "=f"(piece.x), "=f"(piece.y), "=f"(piece.z), "=f"(piece.w)
-               : "r"(address)
-               : "memory");
-  return piece;
-}
 
 // T: fp16, bf16 or Tf32.
 template <typename T, class Tile>
@@ -131,7 +117,7 @@ class WgradFloatUnits {
   static constexpr int kSteps = Tile::kPixels;
 
   struct Fragments {
-    float4 a[2], b[2];
+    float a[2][4], b[2][4];
   };
   float sums[8][8] = {};
 
@@ -140,21 +126,19 @@ class WgradFloatUnits {
   __device__ void load(Fragments& f, uint32_t stage, uint32_t step) const {
 #pragma unroll
     for (uint32_t half = 0; half < 2; ++half) {
-      f.a[half] = load_four_words(stage + panel_offset<Tile>(step, row_ + 16 * half));
-      f.b[half] = load_four_words(stage + Tile::kSecondOffset +
-                                  panel_offset<Tile>(step, column_ + 8 * half));
+      load_words(f.a[half], stage + panel_offset<Tile>(step, row_ + 16 * half));
+      load_words(f.b[half],
+                 stage + Tile::kSecondOffset + panel_offset<Tile>(step, column_ + 8 * half));
     }
   }
 
   __device__ void multiply(const Fragments& f) {
-    const float a[8] = {f.a[0].x, f.a[0].y, f.a[0].z, f.a[0].w,
-                        f.a[1].x, f.a[1].y, f.a[1].z, f.a[1].w};
-    const float b[8] = {f.b[0].x, f.b[0].y, f.b[0].z, f.b[0].w,
-                        f.b[1].x, f.b[1].y, f.b[1].z, f.b[1].w};
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
 #pragma unroll
-      for (int j = 0; j < 8; ++j) sums[i][j] = fmaf(a[i], b[j], sums[i][j]);
+      for (int j = 0; j < 8; ++j) {
+        sums[i][j] = fmaf(f.a[i / 4][i % 4], f.b[j / 4][j % 4], sums[i][j]);
+      }
     }
   }
 

@@ -111,6 +111,7 @@ struct WgradTap {
 template <class Tile, typename Element, bool kPrologue>
 class WgradColumns {
  public:
+  static constexpr bool kEven = true;  // an even number of columns
   using Lane = WgradLane<Tile, Tile::kN>;
 
   __device__ WgradColumns(const IgemmWgrad& p, int group, int first_column, int first_pixel)
@@ -140,10 +141,9 @@ class WgradColumns {
     if constexpr (kPrologue) {
       const PiecePrologue<Element> prologue(p.in,
                                             first_channel_ + (tap_.exists ? tap_.channel : 0));
-#pragma unroll
-      for (int i = 0; i < Lane::kPasses; ++i) {
-        prologue.apply(p.in, stage + Lane::offset(i), copied_ >> (kAhead * Lane::kPasses + i) & 1);
-      }
+      prologue.template apply<Lane::kPasses>(
+          [&](int i) { return stage + Lane::offset(i); },
+          [&](int i) { return all_or_none(copied_ >> (kAhead * Lane::kPasses + i) & 1); });
     }
   }
 
@@ -158,6 +158,7 @@ class WgradColumns {
 template <class Tile, typename Element>
 class WgradColumnGather {
  public:
+  static constexpr bool kEven = false;
   using Lane = WgradLane<Tile, Tile::kN>;
 
   __device__ WgradColumnGather(const IgemmWgrad& p, int group, int first_column, int first_pixel)
@@ -170,6 +171,7 @@ class WgradColumnGather {
   }
 
   __device__ void start(const IgemmWgrad& p, uint32_t /*stage*/, int end) {
+    inside_ = 0;
 #pragma unroll
     for (int i = 0; i < Lane::kPasses; ++i) {
       const int pixel = pixel_ + Lane::pixel(i);
@@ -177,32 +179,34 @@ class WgradColumnGather {
 #pragma unroll
       for (int e = 0; e < Tile::kElements; ++e) {
         const WgradTap& tap = taps_[e];
+        const bool valid = pixel < end && tap.exists && window.inside(p, tap.h, tap.w);
         Element value = from_compute<Element>(0.0f);
-        if (pixel < end && tap.exists && window.inside(p, tap.h, tap.w)) {
-          value = from_[window.at + tap.distance];
-          if (p.in.scale != nullptr) {
-            value = gathered_prologue(p.in, value, first_channel_ + tap.channel);
-          }
-        }
+        if (valid) value = from_[window.at + tap.distance];
         reinterpret_cast<Element*>(&pieces_[i])[e] = value;
+        inside_ |= (valid ? 1u : 0u) << (i * Tile::kElements + e);
       }
     }
     pixel_ += Tile::kPixels;
   }
 
   template <int kAhead>
-  __device__ void finish(const IgemmWgrad& /*p*/, unsigned char* stage) const {
-    static_assert(kAhead == 0);
+  __device__ void finish(const IgemmWgrad& p, unsigned char* stage) const {
+    static_assert(kAhead == 0 && Lane::kPasses * Tile::kElements <= 32);
+    const auto at = [&](int i) { return stage + Lane::offset(i); };
 #pragma unroll
-    for (int i = 0; i < Lane::kPasses; ++i) {
-      *reinterpret_cast<int4*>(stage + Lane::offset(i)) = pieces_[i];
-    }
+    for (int i = 0; i < Lane::kPasses; ++i) *reinterpret_cast<int4*>(at(i)) = pieces_[i];
+    if (p.in.scale == nullptr) return;
+    const PiecePrologue<Element> prologue(
+        p.in, [&](int e) { return taps_[e].exists ? first_channel_ + taps_[e].channel : -1; });
+    prologue.template apply<Lane::kPasses>(at,
+                                           [&](int i) { return inside_ >> (i * Tile::kElements); });
   }
 
  private:
   const Element* from_;
   int pixel_, first_channel_;
   WgradTap taps_[Tile::kElements];
+  uint32_t inside_;  // kElements bits a piece
   int4 pieces_[Lane::kPasses];
 };
 

@@ -13,6 +13,7 @@ template <typename Element>
 __global__ void __launch_bounds__(kThreads) pack_filter_kernel(const PackFilter p) {
   const int64_t total = p.groups * p.rows * p.pitch;
   const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads;
+#pragma unroll 1
   for (int64_t at = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; at < total;
        at += step) {
     const int64_t depth = at % p.pitch, row = at / p.pitch % p.rows, group = at / p.pitch / p.rows;

@@ -14,6 +14,7 @@ template <typename Element>
 __global__ void __launch_bounds__(kThreads) reduce_splits_kernel(const ReduceSplits p) {
   const int64_t columns = p.taps_h * p.taps_w * p.channels, total = p.rows * columns;
   const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads;
+#pragma unroll 1
   for (int64_t at = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; at < total;
        at += step) {
     float sum = 0;

@@ -159,6 +159,9 @@ PYBIND11_MODULE(RNK_EMULATOR_MODULE, m) {
       .def_property_readonly("embedded", [](const LoadedModule& l) { return l.embedded.load(); })
       .def("params", param_types)
       .def("coverage", coverage_rows)
+      .def("launched", &LoadedModule::launched)
+      .def("forget_coverage", &LoadedModule::forget_coverage)
+      .def("replace", &LoadedModule::replace)
       .def("launch", py_launch);
   m.def("load", load_module, "The module of this PTX text, parsed once.");
   m.def("modules", all_modules, "Modules seen so far and those inside this library.");

@@ -67,6 +67,28 @@ std::vector<LoadedModule::LineCoverage> LoadedModule::coverage(const std::string
   return rows;
 }
 
+std::vector<std::string> LoadedModule::launched() {
+  std::lock_guard<std::mutex> hold(mutex_);
+  std::vector<std::string> names;
+  for (const auto& [name, counts] : coverage_) names.push_back(name);
+  return names;
+}
+
+void LoadedModule::forget_coverage() {
+  std::lock_guard<std::mutex> hold(mutex_);
+  coverage_.clear();
+}
+
+void LoadedModule::replace(std::string ptx) {
+  std::shared_ptr<const Module> parsed = parse_module(std::move(ptx));
+  DeviceImage image(*parsed);
+  std::lock_guard<std::mutex> hold(mutex_);
+  kernels_.clear();
+  coverage_.clear();
+  module_ = std::move(parsed);
+  image_ = std::move(image);
+}
+
 std::shared_ptr<LoadedModule> load_module(const std::string& ptx) {
   std::lock_guard<std::mutex> hold(g_mutex);
   std::shared_ptr<LoadedModule>& slot = modules()[ptx];

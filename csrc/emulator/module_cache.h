@@ -26,6 +26,13 @@ class LoadedModule {
   };
   // One row an instruction; empty counts for a kernel that never ran.
   std::vector<LineCoverage> coverage(const std::string& kernel);
+  // Kernels launched since the start or since the coverage was forgotten.
+  std::vector<std::string> launched();
+  void forget_coverage();
+
+  // Runs this text from now on, for mutation tests: the host code launches its kernels by name.
+  // Nothing may be running or hold the address of a device variable.
+  void replace(std::string ptx);
 
  private:
   std::shared_ptr<const Module> module_;

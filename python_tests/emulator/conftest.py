@@ -11,11 +11,13 @@ from resnet_kernels import emulator
 
 NEEDS_NVCC = (
     "bn_act_fwd_emulated",
+    "cuda_choice",
     "cuda_patterns",
     "features",
     "gemm",
     "host_launch",
     "igemm",
+    "mutate",
     "mutation",
     "nvcc_kernels",
     "traffic",

@@ -41,6 +41,7 @@ ADDRESSING = {
         conv(1, 72, 7, 7, 33, 3, dilation=(2, 1), padding=(2, 0)),
         conv(2, 64, 5, 5, 48, 3, groups=2),
         conv(1, 16, 8, 8, 24, 2, stride=(3, 3), padding=(1, 0)),
+        conv(1, 8, 7, 6, 16, 5),
     ],
     "gather": [
         conv(1, 3, 17, 17, 64, 7, stride=(2, 2)),
@@ -53,7 +54,7 @@ SHAPES = [shape for shapes in ADDRESSING.values() for shape in shapes]
 VARIANTS = [
     (name, tile, addressing)
     for name, tile, addressing in itertools.product(OPERANDS, TILES, ADDRESSING)
-    if tile == "128x64" or (name in TENSOR_CORES and addressing != "gather")
+    if tile == "64x64" or (name in TENSOR_CORES and addressing != "gather")
 ]
 
 
@@ -105,10 +106,17 @@ def test_forward_integers_are_exact(variant, rng, monkeypatch):
             want = reference.conv_fwd(*map(as_double, (x, w, *before, *PLAIN, *geo)))
             assert equal(y, want), shape
             check_statistics(y, stats)
-        epilogues = [PLAIN, (None, vectors[1], None, LEAKY, 0.5), (*vectors, residual, RELU, 0.0)]
-        for after in epilogues:
-            args = (x, w, *NONE, *after, *geo)
-            assert equal(OPS.conv_fwd(*args), reference.conv_fwd(*map(as_double, args))), shape
+            for after in ((None, vectors[1], None, LEAKY, 0.5), (*vectors, residual, RELU, 0.0)):
+                args = (x, w, *before, *after, *geo)
+                if representable(want, name):
+                    assert equal(OPS.conv_fwd(*args), reference.conv_fwd(*map(as_double, args))), (
+                        shape
+                    )
+
+
+def representable(y: Tensor, name: str) -> bool:
+    """Whether y times a small integer plus two more stays exact in the outputs' dtype."""
+    return bool(y.abs().max() * 4 < 1 / torch.finfo(OPERANDS[name][0]).eps)
 
 
 def check_statistics(y: Tensor, stats: Tensor) -> None:
@@ -124,13 +132,18 @@ def check_statistics(y: Tensor, stats: Tensor) -> None:
 def test_forward_activations(variant, rng, repro, monkeypatch):
     name, tile, addressing = variant
     monkeypatch.setenv("RNK_CUDA_TILE", tile)
-    d, shape = draw(rng, name, exact=False), ADDRESSING[addressing][0]
+    d = draw(rng, name, exact=False)
+    for shape in ADDRESSING[addressing][:2]:
+        forward_activations(d, name, shape, repro)
+
+
+def forward_activations(d, name, shape, repro):
     x, w = aligned(d.activation(shape.x_size)), scaled_filter(d, shape)
     geo, residual = geometry(shape, name), d.activation(shape.y_size)
     for act in ACTS:
         before = (d.vector(shape.c), d.vector(shape.c), act, 0.1)
         after = (d.vector(shape.k), d.vector(shape.k), residual, act, 0.1)
-        for args in ((x, w, *before, *PLAIN, *geo), (x, w, *NONE, *after, *geo)):
+        for args in ((x, w, *before, *after, *geo), (x, w, *NONE, *after, *geo)):
             check("conv_fwd", shape.y_size, shape.reduction_length, repro, *args)
 
 
@@ -191,7 +204,9 @@ def test_gradient_activations(variant, rng, repro, monkeypatch):
         assert_close_to_oracle(g, exact, theirs, length, name="g", repro=repro)
 
 
-@pytest.mark.parametrize("shape", [*SHAPES, conv(2, 136, 9, 9, 144, 1)], ids=lambda s: s.id)
+@pytest.mark.parametrize(
+    "shape", [*SHAPES, conv(2, 136, 9, 9, 144, 1), conv(1, 8, 52, 52, 16, 1)], ids=lambda s: s.id
+)
 @pytest.mark.parametrize("name", OPERANDS)
 def test_filter_gradient_integers_are_exact(name, shape, rng):
     """Every prologue, dy in whole vectors and not, parameters of both dtypes and layouts."""
@@ -206,7 +221,9 @@ def test_filter_gradient_integers_are_exact(name, shape, rng):
             assert dw.stride() == w.stride() or 1 in w.shape
 
 
-@pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[2], SHAPES[7]], ids=lambda s: s.id)
+@pytest.mark.parametrize(
+    "shape", [SHAPES[0], SHAPES[2], SHAPES[-3], SHAPES[-2]], ids=lambda s: s.id
+)
 @pytest.mark.parametrize("name", OPERANDS)
 def test_filter_gradient_activations(name, shape, rng, repro):
     d = draw(rng, name, exact=False)

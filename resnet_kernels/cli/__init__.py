@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 a check failed, 2 a wrong input, 130 interrupted.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -20,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 2
 
-    from ..training.errors import UserError
+    from ..training.errors import SaidElsewhere, UserError
     from .commands import cli
 
     try:
@@ -29,7 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         error.show()
         return 2
     except click.ClickException as error:
-        print(f"error: {error.format_message()}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # under torchrun all have the same arguments
+            print(f"error: {error.format_message()}", file=sys.stderr)
+        return 2
+    except SaidElsewhere:
         return 2
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from .bench import bench
+from .use import evaluate, export, gradcam, predict
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -20,7 +21,8 @@ def cli() -> None:
     """Train, measure and inspect ResNets on fused conv, batch norm and activation kernels."""
 
 
-cli.add_command(bench)
+for command in (bench, evaluate, predict, gradcam, export):
+    cli.add_command(command)
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:
@@ -29,10 +31,12 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 
 @cli.command()
 @click.option(
-    "--data", help="digits (default), cifar10, or a folder with train/<class>/ and test/<class>/."
+    "--data",
+    help="digits (default), cifar10, cifar100, or a folder: train/<class>/ and test/<class>/.",
 )
 @click.option(
-    "--data-dir", help="Where cifar-10-batches-py is, or is downloaded to.  [default: data]"
+    "--data-dir",
+    help="Where the CIFAR sets are, or are downloaded to.  [default: data]",
 )
 @click.option("--model", help="Name in resnet_kernels.models; the default depends on the data.")
 @click.option(
@@ -49,6 +53,35 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
     "--amp", type=click.Choice(["none", "bf16", "fp16"]), help="Mixed precision.  [default: none]"
 )
 @click.option("--size", type=int, help="Crop size for folders of large pictures.  [default: 224]")
+@click.option("--init", help="Weights to start from: a checkpoint, a state_dict or .safetensors.")
+@click.option(
+    "--num-classes",
+    type=click.IntRange(1),
+    help="Must be the data's number of classes: a check, as the head is made for the data.",
+)
+@click.option(
+    "--freeze",
+    type=click.Choice(["none", "bn", "backbone"]),
+    help="Layers that do not learn.  [default: none]",
+)
+@click.option("--head-lr", type=float, help="Peak learning rate of the head.  [default: --lr]")
+@click.option("--ema", type=float, help="Decay of averaged weights, such as 0.999.  [default: off]")
+@click.option(
+    "--recompute",
+    type=click.Choice(["none", "stage"]),
+    help="Rebuild block outputs in backward instead of keeping them.  [default: none]",
+)
+@click.option(
+    "--sync-bn/--no-sync-bn",
+    default=None,
+    help="With several processes: batch statistics over all of them.  [default: sync-bn]",
+)
+@click.option("--compile", is_flag=True, default=None, help="torch.compile the training step.")
+@click.option("--cuda-graph", is_flag=True, default=None, help="Replay a step as one CUDA graph.")
+@click.option(
+    "--checkpoint-steps", type=int, help="Save each so many steps too.  [default: each epoch alone]"
+)
+@click.option("--tensorboard", is_flag=True, default=None, help="Scalars to RUN/tensorboard.")
 @click.option("--seed", type=int, help="Decides everything random.  [default: 0]")
 @click.option("--workers", type=int, help="Processes that decode large pictures.")
 @click.option(
@@ -90,12 +123,29 @@ def info() -> None:
 
 
 @cli.command()
-@click.option("--model", required=True, help="Name in resnet_kernels.models.")
+@click.option("--model", help="Name in resnet_kernels.models; or --run.")
+@click.option("--run", type=ANY_PATH, help="Run directory or checkpoint to take the model from.")
 @click.option("--num-classes", type=click.IntRange(1), default=1000)
 @click.option("--in-channels", type=click.IntRange(1), default=3)
-def explain(model: str, num_classes: int, in_channels: int) -> None:
+@click.option(
+    "--input-size", type=click.IntRange(1), nargs=4, help="N C H W; CUDA kernels go by it."
+)
+def explain(
+    model: str | None,
+    run: Path | None,
+    num_classes: int,
+    in_channels: int,
+    input_size: tuple[int, ...] | None,
+) -> None:
     """Show, for each layer of a model, the path it takes and why."""
     from .. import explain as explained
     from ..training.network import create_network
+    from ..training.trained import load_trained
 
-    click.echo(explained(create_network(model, num_classes, in_channels, fused=True)))
+    if (model is None) == (run is None):
+        raise click.UsageError("expected --model or --run")
+    if model is not None:
+        network = create_network(model, num_classes, in_channels, fused=True)
+    else:
+        network = load_trained(run, "cpu").model
+    click.echo(explained(network, input_size or None))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import torch
 from torch import fx, nn
 
 from ..ops import library
-from ..ops.conv_kernel import TORCH, cpu_conv_kernel
+from ..ops.conv_kernel import TORCH, cpu_conv_kernel, cuda_conv_kernel
 from .api import candidates, default_plans, why_untouched
+from .conv_sizes import conv_input_sizes
 from .kinds import is_layer
 from .mixin import _PLANS, FusedMixin
 from .plan import Plan
@@ -17,6 +19,8 @@ from .plan import Plan
 _UNFUSED = "torch (unfused)"
 # The primitive that decides whether an op runs on our convolution or on torch's.
 _CONV = "conv_fwd"
+# Of convolutions' inputs, by the module's name.
+Sizes = dict[str, tuple[int, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,11 +67,13 @@ def _joined(layers: tuple[str, ...]) -> str:
     return f"{'.'.join(parts[0][:shared])}.{{{inner}}}" if shared else inner
 
 
-def explain(model: nn.Module) -> Explanation:
+def explain(model: nn.Module, input_size: Sequence[int] | None = None) -> Explanation:
     """Tells for each layer of a model which path it takes in its present mode, and why.
 
     Args:
         model: any nn.Module, fused or not, before or after its first forward.
+        input_size: [N, C, H, W] of the model's input. CUDA kernels are chosen by size: with it the
+            table tells each forward convolution's kernel and tile.
     Returns: an Explanation; print it, or read its `rows`.
     Raises: TypeError for what is not an nn.Module.
     """
@@ -75,11 +81,12 @@ def explain(model: nn.Module) -> Explanation:
         raise TypeError(f"model: expected an nn.Module, got {type(model).__name__}")
     rows: dict[str, Row] = {}
     reasons: dict[str, str] = {}
+    sizes = conv_input_sizes(model, input_size) if input_size is not None else {}
     fusable = set(candidates(model))
     # Outer modules first: what they run inside one op does not run by itself.
     for path, module in model.named_modules():
         if module in fusable:
-            _explain_module(model, path, module, rows, reasons)
+            _explain_module(path, module, rows, reasons, sizes)
         elif isinstance(module, (fx.GraphModule, torch.jit.ScriptModule)):
             reasons[path] = why_untouched(module) or ""
     ordered: dict[Row, None] = {}
@@ -92,11 +99,11 @@ def explain(model: nn.Module) -> Explanation:
 
 
 def _explain_module(
-    model: nn.Module,
     path: str,
     module: nn.Module,
     rows: dict[str, Row],
     reasons: dict[str, str],
+    sizes: Sizes,
 ) -> None:
     plan = _present_plan(module)
     if not isinstance(module, FusedMixin):
@@ -115,7 +122,7 @@ def _explain_module(
         device = _device(module)
         for op, names in plan.fused:
             layers = tuple(_join(path, name) for name in names)
-            row = Row(layers, f"{op} ({device})", _remark(module, names, device))
+            row = Row(layers, f"{op} ({device})", _remark(path, module, names, sizes))
             for name in layers:
                 rows.setdefault(name, row)
 
@@ -145,24 +152,35 @@ def _device(module: nn.Module) -> str:
     return next((tensor.device.type for tensor in module.parameters()), "cpu")
 
 
-def _remark(module: nn.Module, names: tuple[str, ...], device: str) -> str:
+def _remark(path: str, module: nn.Module, names: tuple[str, ...], sizes: Sizes) -> str:
     """What is special about a group: how it convolves, or that it runs unfused after all."""
-    convs = []
+    convs = {}
     for name in names:
         child = module.get_submodule(name) if not name.endswith("()") else None
         if isinstance(child, nn.Conv2d):
-            convs.append(child)
-    for conv in convs:
+            convs[_join(path, name)] = child
+    for conv in convs.values():
         if conv.padding_mode != "zeros":
             return f"runs unfused: padding_mode {conv.padding_mode!r}"
-    return ", ".join(dict.fromkeys(_conv_kernel(conv, device) for conv in convs))
+    device = _device(module)
+    kernels = (_conv_kernel(conv, device, sizes.get(name)) for name, conv in convs.items())
+    return ", ".join(dict.fromkeys(filter(None, kernels)))
 
 
-def _conv_kernel(conv: nn.Conv2d, device: str) -> str:
+def _conv_kernel(conv: nn.Conv2d, device: str, x_size: tuple[int, ...] | None) -> str:
+    if library.triton_serves(_CONV, device):
+        return "Triton"
     if not library.has_native_kernel(_CONV, device):
         return TORCH
-    if device != "cpu":
-        return ""
     padding = conv.padding if isinstance(conv.padding, tuple) else (1, 1)
     size, dtype = conv.weight.shape, conv.weight.dtype
-    return cpu_conv_kernel(size, dtype, conv.stride, padding, conv.dilation, conv.groups)
+    geometry = (conv.stride, padding, conv.dilation, conv.groups)
+    if device == "cpu" and library.default_backend() != "emulated":
+        return cpu_conv_kernel(size, dtype, *geometry)
+    if x_size is None:
+        return ""
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+    precision = torch.backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]
+    tf32 = dtype == torch.float32 and precision == "tf32"
+    return cuda_conv_kernel(x_size, size, dtype, *geometry, tf32=tf32)

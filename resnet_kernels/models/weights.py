@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from ..fusion import fuse
+from ..fusion.kinds import original_class
 
-# Where checkpoints keep the state_dict.
-_NESTED = ("state_dict", "model", "model_state_dict")
+# Where checkpoints keep the state_dict; ours have averaged weights beside the last ones.
+_NESTED = ("ema", "state_dict", "model", "model_state_dict")
 _SHOWN = 3
 
 
@@ -53,16 +54,27 @@ def read_weights(weights: Any) -> Mapping[str, Tensor]:
     path = Path(weights)
     if not path.is_file():
         raise FileNotFoundError(f"weights: no file {path}")
+    return state_of(read_file(path), str(path))
+
+
+def read_file(path: Path) -> Any:
+    """The content of a .pt, .pth or .safetensors file on the CPU; no code in it is run."""
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 
         return load_file(path)
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def state_of(content: Any, source: str) -> Mapping[str, Tensor]:
+    """The state_dict in what a file holds. Raises ValueError if there is none."""
+    state = content
     for name in _NESTED:
-        if isinstance(state, dict) and isinstance(state.get(name), dict):
+        if isinstance(state, dict) and isinstance(state.get(name), dict) and state[name]:
             state = state[name]
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ValueError(f"weights: expected a state_dict in {path}, got {type(state).__name__}")
+        found = type(content).__name__
+        raise ValueError(f"weights: expected a state_dict in {source}, got {found}")
     return {name.removeprefix("module."): value for name, value in state.items()}
 
 
@@ -80,10 +92,9 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> 
         _shortened("of another shape", wrong),
     ]
     if any(parts):
+        kind = original_class(type(model)).__name__
         problems = "; ".join(part for part in parts if part)
-        raise ValueError(
-            f"weights: {source} does not fit {type(model).__name__} as built here: {problems}"
-        )
+        raise ValueError(f"weights: {source} does not fit {kind} as built here: {problems}")
     model.load_state_dict(state)
 
 

@@ -60,7 +60,10 @@ def _gather_stats(stats: Tensor, group: Any) -> Tensor:
         return stats[None]
     size = torch.distributed.get_world_size(group)
     gathered = stats.new_empty((size, *stats.shape))
-    torch.distributed.all_gather_into_tensor(gathered.flatten(0, 1), stats, group=group)
+    distributed = torch.distributed
+    # Newer torch warns at each call of the older name.
+    gather = getattr(distributed, "all_gather_single", None) or distributed.all_gather_into_tensor
+    gather(gathered.flatten(0, 1), stats, group=group)
     return gathered
 
 

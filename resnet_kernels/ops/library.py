@@ -9,6 +9,7 @@ convolution (csrc/torch/conv_aten.cpp), which counts its calls there.
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -17,17 +18,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import _native
+from .. import _native, triton
 from .fakes import FAKES
 from .fallback import DECLARED, FALLBACKS
 from .schemas import SCHEMAS
 
 # "emulated": the CUDA kernels on CPU tensors, loaded by resnet_kernels.emulator.
-NAMESPACES = {"native": "resnet_kernels", "emulated": "resnet_kernels_emulated"}
+# "triton": Triton kernels on CUDA tensors, on CPU tensors under TRITON_INTERPRET=1.
+# "triton-emulated": their compiled PTX on CPU tensors, run by resnet_kernels.emulator.
+NAMESPACES = {
+    "native": "resnet_kernels",
+    "emulated": "resnet_kernels_emulated",
+    "triton": "resnet_kernels_triton",
+    "triton-emulated": "resnet_kernels_triton_emulated",
+}
 
 _default_backend = os.environ.get("RNK_BACKEND") or "native"
 _libraries: list[torch.library.Library] = []
 _fallback_calls: Counter[str] = Counter()
+# Primitives without a CUDA kernel in this installation, which Triton serves on CUDA tensors.
+_triton_fills: set[str] = set()
 # The order of conv_fallback_calls in csrc/torch/conv_aten.cpp.
 _COMPILED_FALLBACKS = ("conv_fwd", "conv_fwd_stats", "conv_dgrad", "conv_dgrad_bn", "conv_wgrad")
 _compiled_calls_before: Counter[str] = Counter()
@@ -95,14 +105,58 @@ def _define(namespace: str) -> None:
 
 
 def has_native_kernel(name: str, device_type: str) -> bool:
-    """Whether a kernel of ours serves `name` on this device type.
+    """Whether a kernel of ours (CPU, CUDA or Triton) serves `name` on this device type.
 
     On the CPU the conv ops have kernels for fp32 in channels_last; see conv_kernel.py for the rest.
     """
+    return _has_kernel("native", name, device_type)
+
+
+def _has_kernel(backend: str, name: str, device_type: str) -> bool:
     key = {"cpu": "CPU", "cuda": "CUDA"}.get(device_type)
     return key is not None and torch._C._dispatch_has_kernel_for_dispatch_key(
-        f"{NAMESPACES['native']}::{name}", key
+        f"{NAMESPACES[backend]}::{name}", key
     )
+
+
+def triton_serves(name: str, device_type: str) -> bool:
+    """Whether `name` runs a Triton kernel on this device type, with the default backend."""
+    if _default_backend == "native":
+        return device_type == "cuda" and name in _triton_fills
+    return _default_backend.startswith("triton") and _has_kernel(
+        _default_backend, name, device_type
+    )
+
+
+def triton_fills(name: str) -> bool:
+    """Whether `name` on CUDA tensors is Triton's because this installation has no CUDA kernel."""
+    return name in _triton_fills
+
+
+def triton_interpreted() -> bool:
+    """Whether Triton kernels run on numpy: TRITON_INTERPRET=1, which Triton reads at its import."""
+    return os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")
+
+
+def _register_triton() -> None:
+    """Triton kernels for their own namespaces, and for CUDA tensors where no CUDA kernel is."""
+    if importlib.util.find_spec("triton") is None:
+        return
+    native, own, emulated = (
+        torch.library.Library(NAMESPACES[backend], "IMPL")
+        for backend in ("native", "triton", "triton-emulated")
+    )
+    for name in SCHEMAS:
+        function = triton.primitive(name)
+        own.impl(name, function, "CUDA")
+        if triton_interpreted():
+            own.impl(name, function, "CPU")
+        else:
+            emulated.impl(name, function, "CPU")
+        if not has_native_kernel(name, "cuda"):
+            native.impl(name, function, "CUDA")
+            _triton_fills.add(name)
+    _libraries.extend((native, own, emulated))
 
 
 def namespace(backend: str | None = None) -> Any:
@@ -133,3 +187,4 @@ for _name in NAMESPACES.values():
     _define(_name)
 _namespaces = {backend: getattr(torch.ops, name) for backend, name in NAMESPACES.items()}
 _native.load()
+_register_triton()

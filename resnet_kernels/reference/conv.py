@@ -121,7 +121,8 @@ def conv_dgrad_bn(
 ) -> tuple[Tensor, Tensor]:
     """The gradient meets the mask before it is rounded: g is stored, dz never is."""
     conv = (stride, padding, dilation, groups, tf32)
-    dz = _conv_grad(dy, y_prev, w, conv, [True, False, False])[0]
+    # torch chooses the layout by the filter too; the mask's bits lie in y_prev's.
+    dz = in_layout_of(_conv_grad(dy, y_prev, w, conv, [True, False, False])[0], y_prev)
     if branch is not None:
         dz = dz + up(branch)
     t = None if mask is not None else pre_act(y_prev, scale, bias)

@@ -14,9 +14,12 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from .errors import UserError
+from .errors import UserError, first_line
 
-FORMAT = "resnet_kernels.checkpoint/2"
+# What torch.load raises for damaged files, beside UnpicklingError.
+UNREADABLE = (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, IndexError)
+NOT_DATA = "it is damaged, or holds more than tensors (code in a file is never run)"
+FORMAT = "resnet_kernels.checkpoint/3"
 
 
 @dataclasses.dataclass
@@ -25,15 +28,17 @@ class Checkpoint:
 
     `step` counts the finished steps of `epoch`; `sums` are the epoch's loss, correct and seen so
     far; `history` has a row per epoch and `log` [steps, 2] one per step; `data` describes the data
-    set (classes, normalisation), so that the weights can be used without it.
+    set (classes, normalisation), so that the weights can be used without it; `ema` has the averaged
+    weights if the run has any; `rng` has the random states of each process.
     """
 
     config: dict[str, Any]
     data: dict[str, Any]
     model: dict[str, Tensor]
+    ema: dict[str, Tensor]
     optimizer: dict[str, Any]
     scaler: dict[str, Any]
-    rng: dict[str, Any]
+    rng: list[dict[str, Tensor]]
     epoch: int
     step: int
     sums: Tensor
@@ -57,6 +62,12 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
             os.unlink(temporary)
         raise
     _sync_folder(path.parent)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Removes the temporary files of writes to `path` that were killed."""
+    for file in path.parent.glob(f".{path.name}.*.tmp"):
+        file.unlink(missing_ok=True)
 
 
 def _umask() -> int:
@@ -83,7 +94,10 @@ def save_checkpoint(
         field.name: getattr(checkpoint, field.name) for field in dataclasses.fields(checkpoint)
     }
     with atomic_file(path) as file:
-        write({"format": FORMAT, **content}, file)
+        try:
+            write({"format": FORMAT, **content}, file)
+        except RuntimeError as error:  # torch.save's report of a full disk
+            raise OSError(first_line(error)) from error
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -95,8 +109,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise UserError(f"no checkpoint at {path}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+    except (pickle.UnpicklingError, *UNREADABLE) as error:
+        reason = NOT_DATA if isinstance(error, pickle.UnpicklingError) else first_line(error)
         raise UserError(f"cannot read the checkpoint {path}: {reason}") from error
     if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
         raise UserError(f"{path} is not a checkpoint of this version's `resnet-kernels train`")

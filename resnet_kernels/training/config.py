@@ -10,17 +10,35 @@ from typing import Any
 from .errors import UserError
 
 # A resumed run may change these: they say where and how long it runs, not what it computes.
-CHANGEABLE_ON_RESUME = frozenset({"data_dir", "epochs", "workers", "threads", "device"})
+CHANGEABLE_ON_RESUME = frozenset(
+    {"data_dir", "epochs", "workers", "threads", "device", "tensorboard", "checkpoint_steps"}
+)
 
 
-_LEAST = {"epochs": 1, "batch_size": 1, "size": 0, "workers": 0, "threads": 0}
+_LEAST = {
+    "epochs": 1,
+    "batch_size": 1,
+    "size": 0,
+    "workers": 0,
+    "threads": 0,
+    "checkpoint_steps": 0,
+}
 _RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
     "lr": ("a number above 0", lambda v: 0 < v < math.inf),
     "momentum": ("at least 0 and below 1", lambda v: 0 <= v < 1),
     "weight_decay": ("a number of at least 0", lambda v: 0 <= v < math.inf),
     "label_smoothing": ("at least 0 and below 1", lambda v: 0 <= v < 1),
+    "head_lr": ("a number of at least 0", lambda v: 0 <= v < math.inf),
+    "ema": ("at least 0 and below 1", lambda v: 0 <= v < 1),
     # What numpy and scikit-learn take.
     "seed": ("at least 0 and below 2^32", lambda v: 0 <= v < 2**32),
+}
+
+
+_CHOICES = {
+    "amp": ("none", "bf16", "fp16"),
+    "freeze": ("none", "bn", "backbone"),
+    "recompute": ("none", "stage"),
 }
 
 
@@ -30,7 +48,10 @@ def _option(name: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """Settings of one run. `data` is "digits", "cifar10" or a path to an image folder tree."""
+    """Settings of one run. `data` is "digits", "cifar10", "cifar100" or a path to a tree
+    of image folders. `batch_size` is that of all processes together; `head_lr` 0 stands for `lr`,
+    `ema` 0 for no averaged weights, `checkpoint_steps` 0 for a checkpoint after each epoch alone.
+    """
 
     data: str = "digits"
     data_dir: str = "data"
@@ -49,6 +70,16 @@ class TrainConfig:
     workers: int = 2
     threads: int = 0
     device: str = "cpu"
+    init: str = ""
+    freeze: str = "none"
+    head_lr: float = 0.0
+    ema: float = 0.0
+    recompute: str = "none"
+    sync_bn: bool = True
+    compile: bool = False
+    cuda_graph: bool = False
+    checkpoint_steps: int = 0
+    tensorboard: bool = False
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
@@ -60,13 +91,28 @@ class TrainConfig:
             value = getattr(self, name)
             if not within(value):
                 raise UserError(f"{_option(name)}: expected {expected}, got {value:g}")
-        if self.amp not in ("none", "bf16", "fp16"):
-            raise UserError(f"--amp: expected none, bf16 or fp16, got {self.amp!r}")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                expected = f"{', '.join(choices[:-1])} or {choices[-1]}"
+                raise UserError(
+                    f"{_option(name)}: expected {expected}, got {getattr(self, name)!r}"
+                )
+        self._check_combinations()
         if not 0 <= self.warmup_epochs < self.epochs:
             raise UserError(
                 f"--warmup-epochs: expected at least 0 and below the run's {self.epochs} epochs, "
                 f"got {self.warmup_epochs:g}"
             )
+
+    def _check_combinations(self) -> None:
+        if self.freeze == "backbone" and not self.init:
+            raise UserError("--freeze backbone: needs --init, the weights to keep")
+        if self.recompute != "none" and self.stock:
+            raise UserError("--recompute: needs the fused model, not --stock")
+        if self.cuda_graph and not self.device.startswith("cuda"):
+            raise UserError(f"--cuda-graph: needs a CUDA device, this run is on {self.device}")
+        if self.cuda_graph and self.amp == "fp16":
+            raise UserError("--cuda-graph: expected --amp none or bf16, fp16 reads the loss scale")
 
 
 # Small: the CIFAR recipe of He et al. 2015 with Nesterov and one cosine. Large: theirs for

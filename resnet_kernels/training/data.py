@@ -1,4 +1,4 @@
-"""Opens the data a run asks for: scikit-learn's digits, CIFAR-10, or a tree of image folders."""
+"""Opens the data a run asks for: scikit-learn's digits, CIFAR, or a tree of image folders."""
 
 from __future__ import annotations
 
@@ -15,11 +15,25 @@ from torch.nn import functional as F
 
 from .config import TrainConfig
 from .dataset import DataInfo, DataSet
-from .errors import UserError
+from .errors import UserError, first_line
 from .memory_set import MemorySet, channel_moments
 
 SMALL = 64  # pictures up to this many pixels a side are kept in memory
-CIFAR10_MEAN, CIFAR10_STD = [0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]
+# name -> (torchvision's class, folder and index file of the set, mean and deviation per channel)
+CIFAR: dict[str, tuple[str, str, str, tuple[list[float], list[float]]]] = {
+    "cifar10": (
+        "CIFAR10",
+        "cifar-10-batches-py",
+        "batches.meta",
+        ([0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]),
+    ),
+    "cifar100": (
+        "CIFAR100",
+        "cifar-100-python",
+        "meta",
+        ([0.5071, 0.4865, 0.4409], [0.2673, 0.2564, 0.2762]),
+    ),
+}
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 TEST_FOLDERS = ("test", "val")
 
@@ -33,7 +47,7 @@ def kind_of(data: str, size: int = 0) -> str:
     """
     if data == "digits":
         return "digits"
-    if data == "cifar10":
+    if data in CIFAR:
         return "small"
     train, _ = _folders(Path(data))
     height, width = _picture_size(_first_picture(train))
@@ -47,8 +61,8 @@ def open_data(config: TrainConfig) -> DataSet:
     """
     if config.data == "digits":
         return _digits(config.seed)
-    if config.data == "cifar10":
-        return _cifar10(Path(config.data_dir))
+    if config.data in CIFAR:
+        return _cifar(config.data, Path(config.data_dir))
     if kind_of(config.data, config.size) == "small":
         return _small_folders(Path(config.data))
     return _large_folders(Path(config.data), config)
@@ -94,11 +108,14 @@ def _digits(seed: int) -> DataSet:
     )
 
 
-def _cifar10(root: Path) -> DataSet:
-    from torchvision.datasets import CIFAR10
+def _cifar(name: str, root: Path) -> DataSet:
+    from torchvision import datasets
+
+    kind, folder, index, moments = CIFAR[name]
+    here = (root / folder / index).is_file()
 
     def split(train: bool) -> tuple[Split, list[str]]:
-        dataset = CIFAR10(str(root), train=train, download=not _has_cifar10(root))
+        dataset = getattr(datasets, kind)(str(root), train=train, download=not here)
         return (torch.from_numpy(dataset.data), torch.tensor(dataset.targets)), dataset.classes
 
     fresh = not root.exists()
@@ -106,24 +123,22 @@ def _cifar10(root: Path) -> DataSet:
         train, classes = split(train=True)
         test, _ = split(train=False)
     except (OSError, RuntimeError) as error:  # URLError is an OSError
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         if fresh:
             with contextlib.suppress(OSError):
                 root.rmdir()  # torchvision made it; an incomplete download stays
         raise UserError(
-            f"--data cifar10: no usable cifar-10-batches-py in {root}, and no download ({reason}); "
+            f"--data {name}: no usable {folder} in {root}, and no download ({reason}); "
             "point --data-dir at the folder that holds it"
         ) from error
-    return _in_memory("cifar10", classes, train, test, 4, True, (CIFAR10_MEAN, CIFAR10_STD))
-
-
-def _has_cifar10(root: Path) -> bool:
-    return (root / "cifar-10-batches-py" / "batches.meta").is_file()
+    return _in_memory(name, classes, train, test, 4, True, moments)
 
 
 def _folders(root: Path) -> tuple[Path, Path]:
     if not root.is_dir():
-        raise UserError(f"--data: expected digits, cifar10 or a folder, got {str(root)!r}")
+        raise UserError(
+            f"--data: expected digits, cifar10, cifar100 or a folder, got {str(root)!r}"
+        )
     train = root / "train"
     test = next((root / name for name in TEST_FOLDERS if (root / name).is_dir()), None)
     if not train.is_dir() or test is None:
@@ -214,5 +229,6 @@ def _large_folders(root: Path, config: TrainConfig) -> DataSet:
         IMAGENET_STD,
         len(train),
         len(test),
+        fit="crop",
     )
     return FolderSet(info, train, test, size, config.workers)

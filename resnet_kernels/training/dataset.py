@@ -10,12 +10,17 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from .ranks import ALONE, Ranks
+
 Batch = tuple[Tensor, Tensor]  # images [B, C, H, W] fp32 in channels_last memory, labels [B] int64
 
 
 @dataclasses.dataclass(frozen=True)
 class DataInfo:
-    """Description of a data set; `mean` and `std` are per channel, for images scaled to 0..1."""
+    """Description of a data set; `mean` and `std` are per channel, for images scaled to 0..1.
+
+    `fit` says how a picture of another size gets to `size`: "resize", or "crop" of its middle.
+    """
 
     name: str
     classes: list[str]
@@ -25,6 +30,7 @@ class DataInfo:
     std: list[float]
     train_images: int
     test_images: int
+    fit: str = "resize"
 
     def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -36,12 +42,22 @@ class DataSet(Protocol):
     info: DataInfo
 
     def train_batches(
-        self, seed: int, epoch: int, batch_size: int, start_step: int, device: torch.device
+        self,
+        seed: int,
+        epoch: int,
+        batch_size: int,
+        start_step: int,
+        device: torch.device,
+        ranks: Ranks = ALONE,
     ) -> Iterator[Batch]:
-        """Augmented batches of an epoch from `start_step` on; the same wherever that is."""
+        """Augmented batches of an epoch from `start_step` on, the same wherever that is; of each
+        the rows of this process."""
 
-    def test_batches(self, batch_size: int, device: torch.device) -> Iterator[Batch]:
-        """The test split, in order, without augmentation."""
+    def test_batches(
+        self, batch_size: int, device: torch.device, ranks: Ranks = ALONE
+    ) -> Iterator[Batch]:
+        """The test split, in order, without augmentation; a process gets its part of each batch,
+        none of a batch that is smaller than the number of processes and leaves it nothing."""
 
 
 def generator(seed: int, *place: int | str) -> torch.Generator:

@@ -8,11 +8,30 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from .dataset import Batch, DataInfo, epoch_order, generator, steps_per_epoch
+from .errors import UserError
+from .ranks import ALONE, Ranks
+
+
+class _Readable(Dataset[tuple[Tensor, int]]):
+    """A folder whose broken pictures are one line that names the file."""
+
+    def __init__(self, folder: ImageFolder) -> None:
+        self.folder = folder
+
+    def __len__(self) -> int:
+        return len(self.folder)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        try:
+            return self.folder[index]
+        except OSError as error:
+            path = self.folder.samples[index][0]
+            raise UserError(f"--data: cannot read the picture {path}") from error
 
 
 class _Seeded(Dataset[tuple[Tensor, int]]):
@@ -21,7 +40,7 @@ class _Seeded(Dataset[tuple[Tensor, int]]):
     Which worker loads a picture, and what else it loads, then changes nothing.
     """
 
-    def __init__(self, folder: ImageFolder, order: Sequence[int], seed: int, epoch: int) -> None:
+    def __init__(self, folder: _Readable, order: Sequence[int], seed: int, epoch: int) -> None:
         self.folder, self.order, self.seed, self.epoch = folder, order, seed, epoch
 
     def __len__(self) -> int:
@@ -53,18 +72,31 @@ class FolderSet:
         test.transform = transforms.Compose(
             [transforms.Resize(round(size * 256 / 224)), transforms.CenterCrop(size), *finish]
         )
-        self._train, self._test = train, test
+        self._train, self._test = _Readable(train), _Readable(test)
 
     def train_batches(
-        self, seed: int, epoch: int, batch_size: int, start_step: int, device: torch.device
+        self,
+        seed: int,
+        epoch: int,
+        batch_size: int,
+        start_step: int,
+        device: torch.device,
+        ranks: Ranks = ALONE,
     ) -> Iterator[Batch]:
         images = len(self._train)
-        end = min(images, steps_per_epoch(images, batch_size) * batch_size)
-        order = epoch_order(images, seed, epoch)[start_step * batch_size : end].tolist()
-        return self._load(_Seeded(self._train, order, seed, epoch), batch_size, device)
+        batch = min(images, batch_size)
+        rows = ranks.rows(batch)
+        order = epoch_order(images, seed, epoch)[: steps_per_epoch(images, batch_size) * batch]
+        # Whole batches only, so every batch has the same rows for this process.
+        mine = order.view(-1, batch)[start_step:, rows].flatten().tolist()
+        dataset = _Seeded(self._train, mine, seed, epoch)
+        return self._load(dataset, rows.stop - rows.start, device)
 
-    def test_batches(self, batch_size: int, device: torch.device) -> Iterator[Batch]:
-        return self._load(self._test, batch_size, device)
+    def test_batches(
+        self, batch_size: int, device: torch.device, ranks: Ranks = ALONE
+    ) -> Iterator[Batch]:
+        mine = Subset(self._test, range(ranks.rank, len(self._test), ranks.world))
+        return self._load(mine, max(1, batch_size // ranks.world), device)
 
     def _load(
         self, dataset: Dataset[Any], batch_size: int, device: torch.device
@@ -79,6 +111,9 @@ class FolderSet:
             # Its own generator, or making the iterator would draw from the global one.
             generator=torch.Generator(),
         )
-        for images, labels in loader:
-            images = images.to(device, non_blocking=cuda, memory_format=torch.channels_last)
-            yield images, labels.to(device, non_blocking=cuda)
+        try:
+            for images, labels in loader:
+                images = images.to(device, non_blocking=cuda, memory_format=torch.channels_last)
+                yield images, labels.to(device, non_blocking=cuda)
+        except UserError as error:  # a worker's has its traceback around it
+            raise UserError(str(error).rpartition("UserError: ")[2].strip()) from error

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .dataset import Batch, DataInfo, epoch_order, generator, steps_per_epoch
+from .ranks import ALONE, Ranks
 
 
 class MemorySet:
@@ -27,21 +28,33 @@ class MemorySet:
         self._train, self._test = train, test
 
     def train_batches(
-        self, seed: int, epoch: int, batch_size: int, start_step: int, device: torch.device
+        self,
+        seed: int,
+        epoch: int,
+        batch_size: int,
+        start_step: int,
+        device: torch.device,
+        ranks: Ranks = ALONE,
     ) -> Iterator[Batch]:
         images, labels = self._train = _to(self._train, device)
         order = epoch_order(len(labels), seed, epoch)
         for step in range(start_step, steps_per_epoch(len(labels), batch_size)):
-            chosen = order[step * batch_size : (step + 1) * batch_size].to(device)
+            batch = order[step * batch_size : (step + 1) * batch_size]
+            rows = ranks.rows(len(batch))
+            chosen = batch[rows].to(device)
             draw = generator(seed, "augment", epoch, step)
-            pictures = crop_and_flip(images[chosen], self.pad, self.flip, draw)
+            pictures = crop_and_flip(images[chosen], self.pad, self.flip, draw, (len(batch), rows))
             yield self._normalise(pictures), labels[chosen]
 
-    def test_batches(self, batch_size: int, device: torch.device) -> Iterator[Batch]:
+    def test_batches(
+        self, batch_size: int, device: torch.device, ranks: Ranks = ALONE
+    ) -> Iterator[Batch]:
         images, labels = self._test = _to(self._test, device)
         for start in range(0, len(labels), batch_size):
             part = slice(start, start + batch_size)
-            yield self._normalise(images[part]), labels[part]
+            rows = ranks.rows(len(labels[part]))
+            if rows.stop > rows.start:
+                yield self._normalise(images[part][rows]), labels[part][rows]
 
     def _normalise(self, images: Tensor) -> Tensor:
         mean = torch.tensor(self.info.mean, device=images.device) * 255
@@ -53,21 +66,30 @@ def _to(split: tuple[Tensor, Tensor], device: torch.device) -> tuple[Tensor, Ten
     return split[0].to(device), split[1].to(device)
 
 
-def crop_and_flip(images: Tensor, pad: int, flip: bool, draw: torch.Generator) -> Tensor:
+def crop_and_flip(
+    images: Tensor,
+    pad: int,
+    flip: bool,
+    draw: torch.Generator,
+    of: tuple[int, slice] | None = None,
+) -> Tensor:
     """Random crop out of `pad` black pixels on each side, then a mirror image or not.
 
     Equivalent to: torchvision's RandomCrop(size, padding=pad), RandomHorizontalFlip() per image.
 
     Args:
         images: [B, H, W, C] uint8.
+        of: size of the batch whose rows the images are, and which rows: each picture is cropped
+            as in the whole batch.
     Returns: [B, H, W, C] uint8.
     """
     count, height, width, _ = images.shape
-    top, left = torch.randint(2 * pad + 1, (2, count, 1), generator=draw)
+    whole, part = of or (count, slice(None))
+    top, left = torch.randint(2 * pad + 1, (2, whole, 1), generator=draw)[:, part]
     rows = torch.arange(height) + top  # [B, H]
     columns = torch.arange(width).expand(count, width)  # [B, W]
     if flip:
-        mirrored = torch.rand(count, 1, generator=draw) < 0.5
+        mirrored = torch.rand(whole, 1, generator=draw)[part] < 0.5
         columns = torch.where(mirrored, columns.flip(1), columns)
     columns = columns + left
     padded = F.pad(images, (0, 0, pad, pad, pad, pad))

@@ -6,7 +6,8 @@ import csv
 import dataclasses
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,16 @@ Row = Mapping[str, float]
 
 
 class StepLog:
-    """Learning rate and loss of every step so far; a loss stays on its device until it is read."""
+    """Learning rate and loss of every step so far; a loss stays on its device until it is read.
 
-    def __init__(self, rows: Tensor | None = None) -> None:
+    total: makes the loss of all processes out of the part of one.
+    """
+
+    def __init__(
+        self, rows: Tensor | None = None, total: Callable[[Tensor], Tensor] = torch.clone
+    ) -> None:
         self._rows = torch.zeros(0, 2, dtype=torch.float64) if rows is None else rows
+        self._total = total
         self._new: list[tuple[float, Tensor]] = []
 
     def add(self, lr: float, loss: Tensor) -> None:
@@ -47,10 +54,15 @@ class StepLog:
         if self._new:
             lrs, losses = zip(*self._new, strict=True)
             lr = torch.tensor(lrs, dtype=torch.float64)
-            loss = torch.stack(losses).to("cpu", torch.float64)
+            loss = self._total(torch.stack(losses).to("cpu", torch.float64))
             self._rows = torch.cat([self._rows, torch.stack([lr, loss], dim=1)])
             self._new = []
         return self._rows
+
+    def first_not_finite(self) -> tuple[int, float] | None:
+        """The first step, counted from 1, whose loss is infinite or NaN, and that loss."""
+        losses = [*self._rows[:, 1].tolist(), *(float(loss) for _, loss in self._new)]
+        return next(((i + 1, v) for i, v in enumerate(losses) if not math.isfinite(v)), None)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -50,10 +50,11 @@ def plot_runs(runs: Sequence[Run], path: Path) -> None:
         if axes.get_legend_handles_labels()[1]:
             axes.legend()
     by_step.set_yscale("log")
-    _write(figure, path)
+    save_figure(figure, path)
 
 
-def _write(figure: Any, path: Path) -> None:
+def save_figure(figure: Any, path: Path) -> None:
+    """Writes a matplotlib figure whole or not at all. Raises UserError if that fails."""
     kind = path.suffix.lstrip(".").lower() or "png"
     if kind not in figure.canvas.get_supported_filetypes():
         raise UserError(f"--out: expected a picture's name such as curves.png, got {path.name}")

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 
-from .checkpoint import atomic_file, load_checkpoint, save_checkpoint
+from .board import scalar_board
+from .checkpoint import atomic_file, load_checkpoint, remove_leftovers, save_checkpoint
 from .config import TrainConfig, new_config, resumed_config
 from .counts import OpCounts, count_step
 from .data import kind_of, open_data
-from .errors import UserError
-from .loop import Interrupted, Trainer, ctrl_c_as_flag
+from .errors import UserError, first_line
+from .interrupt import Interrupted, signals_as_flag
+from .loop import Trainer
 from .metrics import CONFIG, FILE, STEPS_FILE, Run, step_rows, write_metrics
-from .network import create_network
+from .network import training_network
 from .plots import plot_runs
 from .progress import ProgressWatcher
+from .ranks import Ranks, joined
 
 CHECKPOINT, CURVES, COUNTS = "last.pt", "curves.png", "counts.json"
-INTERRUPTED = 130  # the shell's 128 + SIGINT
 
 
 def pick_device(name: str | None) -> str:
@@ -49,9 +53,12 @@ def pick_device(name: str | None) -> str:
 def train(given: dict[str, Any], out: Path | None, resume: Path | None, console: Console) -> int:
     """Runs `resnet-kernels train` with the options that were given; returns the exit code.
 
+    Under torchrun every process calls this; the first one prints and writes.
+
     Raises: UserError before anything is written, or when the loss diverges.
     """
     given = dict(given)
+    classes = given.pop("num_classes", None)
     saved = None
     if resume is not None:
         path = resume / CHECKPOINT if resume.is_dir() else resume
@@ -65,16 +72,35 @@ def train(given: dict[str, Any], out: Path | None, resume: Path | None, console:
         config = new_config(kind, given)
     if config.threads:
         torch.set_num_threads(config.threads)
+    with joined(config.device) as ranks:
+        console.quiet = not ranks.first
+        if ranks.world > 1 and config.device.startswith("cuda"):
+            config = dataclasses.replace(config, device=f"cuda:{ranks.local}")
+            torch.cuda.set_device(ranks.local)
+        trainer = _trainer(config, classes, ranks, console)
+        if saved is not None:
+            trainer.restore(saved)
+        resumed = resume is not None and out == path.parent
+        folder = _run_folder(out, config, resumed) if ranks.first else Path()
+        (folder, *_) = ranks.gather(folder)
+        return _train(trainer, folder, console, resumed)
+
+
+def _trainer(config: TrainConfig, classes: int | None, ranks: Ranks, console: Console) -> Trainer:
+    for option in ("compile", "cuda_graph"):
+        if getattr(config, option) and ranks.world > 1:
+            name = option.replace("_", "-")
+            raise UserError(f"--{name}: expected one process, got {ranks.world}")
     _seed(config.seed)
-    with console.status(f"reading {config.data} ..."):
+    with ranks.one_after_first(), console.status(f"reading {config.data} ..."):
         data = open_data(config)
     info = data.info
-    model = create_network(config.model, len(info.classes), info.channels, not config.stock)
-    trainer = Trainer(config, data, model)
-    if saved is not None:
-        trainer.restore(saved)
-    folder = _run_folder(out, config, resumed=resume is not None and out == path.parent)
-    return _train(trainer, folder, console)
+    if classes not in (None, len(info.classes)):
+        raise UserError(
+            f"--num-classes: {info.name} has {len(info.classes)} classes, got {classes}"
+        )
+    model = training_network(config, info.classes, info.channels, ranks)
+    return Trainer(config, data, model, ranks)
 
 
 def _seed(seed: int) -> None:
@@ -100,35 +126,57 @@ def _run_folder(out: Path | None, config: TrainConfig, resumed: bool) -> Path:
     return out
 
 
-def _train(trainer: Trainer, folder: Path, console: Console) -> int:
-    config, checkpoint = trainer.config, folder / CHECKPOINT
-    with atomic_file(folder / CONFIG) as file:
-        file.write((json.dumps(dataclasses.asdict(config), indent=2) + "\n").encode())
-    _say(console, _headline(trainer, folder))
+def _train(trainer: Trainer, folder: Path, console: Console, resumed: bool) -> int:
+    config, checkpoint, first = trainer.config, folder / CHECKPOINT, trainer.ranks.first
 
     def save() -> None:
-        try:
-            saved = trainer.checkpoint()
-            save_checkpoint(saved, checkpoint)
-            write_metrics(saved.history, step_rows(saved.log, trainer.steps), folder)
-        except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(f"cannot write to {folder}: {reason}") from error
+        saved = trainer.checkpoint()
+        if first:
+            with _writing(folder):
+                save_checkpoint(saved, checkpoint)
+                write_metrics(saved.history, step_rows(saved.log, trainer.steps), folder)
+                board.write(saved)
 
-    done = trainer.epoch * trainer.steps + trainer.step
-    try:
-        with (
-            ctrl_c_as_flag() as stop,
-            ProgressWatcher(console, config.epochs, trainer.steps, done) as watcher,
-        ):
-            trainer.fit(watcher, save, stop)
-    except Interrupted:
-        save()
-        _say(console, f"interrupted in epoch {trainer.epoch + 1} after {trainer.step} steps")
-        _say(console, f"continue with: resnet-kernels train --resume {checkpoint}")
-        return INTERRUPTED
-    _finish(trainer, folder, console)
+    with _writing(folder), scalar_board(folder, config.tensorboard and first, trainer) as board:
+        if first:
+            _begin(trainer, folder, resumed)
+        _say(console, _headline(trainer, folder))
+        done = trainer.epoch * trainer.steps + trainer.step
+        try:
+            with (
+                signals_as_flag() as stop,
+                ProgressWatcher(console, config.epochs, trainer.steps, done) as watcher,
+            ):
+                trainer.fit(watcher, save, stop)
+        except Interrupted as interrupted:
+            save()
+            after = f"in epoch {trainer.epoch + 1} after {trainer.step} steps"
+            _say(console, f"interrupted by {interrupted} {after}")
+            _say(console, f"continue with: resnet-kernels train --resume {checkpoint}")
+            return 128 + interrupted.number
+        _finish(trainer, folder, console)
     return 0
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {first_line(error)}") from error
+
+
+def _begin(trainer: Trainer, folder: Path, resumed: bool) -> None:
+    """Settings, and what a killed process may have left: half a file, or tables of an older step.
+
+    The tables are written after the checkpoint, so it alone says how far the run is.
+    """
+    for name in (CHECKPOINT, CONFIG, FILE, STEPS_FILE, CURVES, COUNTS):
+        remove_leftovers(folder / name)
+    with atomic_file(folder / CONFIG) as file:
+        file.write((json.dumps(dataclasses.asdict(trainer.config), indent=2) + "\n").encode())
+    if resumed:
+        write_metrics(trainer.history, step_rows(trainer.log.rows(), trainer.steps), folder)
 
 
 def _headline(trainer: Trainer, folder: Path) -> str:
@@ -136,22 +184,27 @@ def _headline(trainer: Trainer, folder: Path) -> str:
     parameters = sum(p.numel() for p in trainer.model.parameters())
     kind = "stock torch modules" if config.stock else "fused"
     height, width = info.size
+    world = trainer.ranks.world
+    many = f", {world} processes" if world > 1 else ""
     return (
         f"{config.model} ({kind}, {parameters:,} parameters) on {info.name}: {info.train_images:,} "
         f"training and {info.test_images:,} test pictures of {width}x{height}, "
         f"{len(info.classes)} classes; {config.epochs} epochs of {trainer.steps} steps on "
-        f"{config.device} -> {folder}"
+        f"{config.device}{many} -> {folder}"
     )
 
 
 def _finish(trainer: Trainer, folder: Path, console: Console) -> None:
     steps = step_rows(trainer.log.rows(), trainer.steps)
-    run = Run(folder.name, dataclasses.asdict(trainer.config), trainer.history, steps)
-    plot_runs([run], folder / CURVES)
-    counts = count_step(trainer.model, trainer.step_loss)
-    counts.write(folder / COUNTS)
-    _say(console, describe_counts(counts))
-    _say(console, f"wrote {CHECKPOINT}, {FILE}, {STEPS_FILE}, {CURVES}, {COUNTS} to {folder}")
+    if trainer.ranks.first:
+        run = Run(folder.name, dataclasses.asdict(trainer.config), trainer.history, steps)
+        plot_runs([run], folder / CURVES)
+    if trainer.ranks.world == 1:  # SyncBN of one process's step would wait for the others
+        counts = count_step(trainer.model, trainer.step_loss)
+        counts.write(folder / COUNTS)
+        _say(console, describe_counts(counts))
+    written = [CHECKPOINT, FILE, STEPS_FILE, CURVES, *[COUNTS] * (trainer.ranks.world == 1)]
+    _say(console, f"wrote {', '.join(written)} to {folder}")
     loss, correct, seen = trainer.evaluate()
     accuracy = 100 * correct / seen
     _say(console, f"Test set: average loss {loss:.4f}, accuracy {accuracy:.1f}% ({correct}/{seen})")

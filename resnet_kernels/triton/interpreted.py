@@ -1,0 +1,35 @@
+"""What precise.py has, for kernels that run on numpy: plain functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import triton.language as tl
+from triton.runtime.interpreter import TensorHandle
+
+
+def _elementwise(function: Callable[[torch.Tensor], torch.Tensor], x: tl.tensor) -> tl.tensor:
+    """function in fp64, rounded to x's dtype."""
+    data: Any = x.handle.data
+    value = function(torch.from_numpy(data).double()).numpy().astype(data.dtype)
+    return tl.tensor(TensorHandle(value, x.dtype.scalar), x.type)
+
+
+def round_to(x: tl.tensor, dtype: tl.dtype) -> tl.tensor:
+    """Nearest even; the interpreter itself cuts bf16 off."""
+    if dtype != tl.bfloat16 or x.dtype == tl.bfloat16:
+        return x.to(dtype)
+    bits = torch.from_numpy(x.to(tl.float32).handle.data).bfloat16().view(torch.int16)
+    handle = TensorHandle(bits.numpy().view(np.uint16), dtype)
+    return tl.tensor(handle, tl.block_type(dtype, x.shape) if x.shape else dtype)
+
+
+def exp(x: tl.tensor) -> tl.tensor:
+    return _elementwise(torch.exp, x)
+
+
+def normal_cdf(t: tl.tensor) -> tl.tensor:
+    return _elementwise(lambda v: torch.special.erfc(v * -(0.5**0.5)) / 2, t)
