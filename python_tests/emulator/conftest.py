@@ -21,6 +21,7 @@ NEEDS_NVCC = (
     "mutation",
     "nvcc_kernels",
     "traffic",
+    "whole_models",
 )
 NEEDS_TRITON = ("mutation", "triton_kernels", "triton_programs")
 
