@@ -131,6 +131,19 @@ def test_huge_count(layout):
     assert sums.flatten().tolist() == [4100 * 4100] * 2
 
 
+@pytest.mark.parametrize("case", CASES, ids=case_id)
+def test_the_mask_decides(case, rng, repro):
+    """Where a mask is given it counts for relu and leaky relu, not the sign of y."""
+    draw = Draw(rng, case)
+    for size in small_sizes():
+        chain = Chain(draw, size)
+        for act in (RELU, LEAKY):
+            masks = [~chain.mask(dual, act) for dual in (False, True)]
+            add, dual = chain.add(mask=masks[0]), chain.dual(masks[1])
+            check("bn_act_bwd_reduce_add", size, rows_of(size), repro, *add, act, SLOPE)
+            check("bn_act_bwd_reduce_dual", size, rows_of(size), repro, *dual, act, SLOPE)
+
+
 @pytest.mark.parametrize("layout", FORMATS)
 def test_masked_infinities_vanish(layout, rng):
     """As in torch, dz behind a closed relu does not count even if it is infinite or NaN."""

@@ -123,6 +123,16 @@ def test_affine(running_dtype, rng, repro):
         assert all(a.data_ptr() != running[0].data_ptr() for a in ours)
 
 
+def test_affine_of_mixed_dtypes(rng, repro):
+    """Every vector in a dtype of its own."""
+    for shift in range(len(RUNNING)):
+        dtypes = [RUNNING[(i + shift) % len(RUNNING)] for i in range(5)]
+        vectors = [vector(rng, dtype, i == 1) for i, dtype in enumerate(dtypes)]
+        exact = reference.bn_affine(*(v.double() for v in vectors), 1e-5)
+        plain = reference.bn_affine(*(v.to(dtypes[0]) for v in vectors), 1e-5)
+        check_all(OPS.bn_affine(*vectors, 1e-5), exact, plain, repro)
+
+
 def test_affine_is_eval_mode(rng):
     x = torch.randn((2, CHANNELS, 3, 3), generator=rng)
     mean, var = vector(rng, torch.float32), vector(rng, torch.float32, True)
