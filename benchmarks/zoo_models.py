@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -85,22 +86,25 @@ def entries() -> list[Entry]:
         ("timm", "classify", TIMM, timm_model),
     ]
     return [
-        Entry(library, name, task, lambda make=make, name=name: prepared(make(name)))
+        Entry(library, name, task, functools.partial(_prepared, make, name))
         for library, task, names, make in groups
         for name in names
     ]
 
 
 def _detector_options(name: str) -> dict[str, Any]:
-    return {**_SMALL, **({} if "retina" in name else _FEW_PROPOSALS)}
+    """No threshold on scores: a model with random weights would else find nothing."""
+    if "retina" in name:
+        return {**_SMALL, "score_thresh": 0.0, "topk_candidates": 32}
+    return {**_SMALL, **_FEW_PROPOSALS, "box_score_thresh": 0.0}
 
 
-def prepared(model: nn.Module) -> nn.Module:
+def _prepared(make: Callable[[str], nn.Module], name: str) -> nn.Module:
     """The model with seeded norms off their initial values, and without dropout.
 
     A random mask follows the memory layout, in which a stock and a fused model differ.
     """
-    draw = torch.Generator().manual_seed(SEED)
+    model, draw = make(name), torch.Generator().manual_seed(SEED)
 
     def uniform(value: Tensor, low: float, high: float) -> None:
         value.data = torch.rand(value.shape, generator=draw) * (high - low) + low
@@ -109,10 +113,10 @@ def prepared(model: nn.Module) -> nn.Module:
         if isinstance(module, (nn.Dropout, nn.Dropout2d)):
             module.p = 0.0
         elif isinstance(module, FrozenBatchNorm2d):
-            uniform(module.weight, 0.2, 0.6)  # type: ignore[arg-type]
-            uniform(module.bias, -0.2, 0.2)  # type: ignore[arg-type]
-            uniform(module.running_mean, -0.2, 0.2)  # type: ignore[arg-type]
-            uniform(module.running_var, 0.5, 1.5)  # type: ignore[arg-type]
+            uniform(module.weight, 0.2, 0.6)
+            uniform(module.bias, -0.2, 0.2)
+            uniform(module.running_mean, -0.2, 0.2)
+            uniform(module.running_var, 0.5, 1.5)
         elif isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine:
             uniform(module.weight, 0.5, 1.5)
             uniform(module.bias, -0.2, 0.2)

@@ -235,8 +235,8 @@ class Graph:
             return frozenset()
         if node.op == "call_module":
             leaf = self.leaf(node)
-            known = type(leaf) in (*_FRESH_CLASSES, *_IN_PLACE_CLASSES) or kind_of_class(type(leaf))
-            known = known or NORM_ONLY in node.meta
+            known = NORM_ONLY in node.meta or kind_of_class(type(leaf)) != ""
+            known = known or type(leaf) in (*_FRESH_CLASSES, *_IN_PLACE_CLASSES)
             writes = not known or hooked(leaf) or getattr(leaf, "inplace", False)  # type: ignore[arg-type]
         elif node.op == "call_method":
             writes = str(node.target).endswith("_")
