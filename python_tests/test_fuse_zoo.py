@@ -203,7 +203,11 @@ def test_norm_act(options: Any, op: str | None) -> None:
         if isinstance(model.norm.drop, nn.Dropout2d):
             model.norm.drop.p = 0.0
     assert_same(stock, fused, image(), steps=2)
-    assert [row.path for row in explain(fused).fused] == ([f"{op} (cpu)"] if op else [])
+    table = explain(fused)
+    assert [row.path for row in table.fused] == ([f"{op} (cpu)"] if op else [])
+    reasons = {row.layers: row.reason for row in table.unfused}
+    expected = None if op else "BatchNormAct2d has no fused form"
+    assert reasons.get(("norm",)) == expected
 
 
 def test_norm_act_follows_changes_of_its_parts() -> None:
