@@ -108,7 +108,9 @@ def _explain_module(
     plan = _present_plan(module)
     if not isinstance(module, FusedMixin):
         fusable = plan is not None and plan.run is not None
-        reasons[path] = "fuse() was not called" if fusable else (plan.reason if plan else "")
+        own = "fuse() was not called" if fusable else (plan.reason if plan else "")
+        # Without a reason of its own it keeps what its parent's plan says of it.
+        reasons[path] = own or reasons.get(path, "")
     elif "forward" in module.__dict__:
         reasons[path] = "its forward was replaced on the instance"
         return

@@ -101,6 +101,23 @@ def is_stateless(module: nn.Module) -> bool:
     )
 
 
+# In the meta of a node that stands for a BatchNormAct2d without its activation.
+NORM_ONLY = "rnk_norm_only"
+
+
+def is_norm_act(module: nn.Module) -> bool:
+    """Whether the module is timm's batch norm with an activation in it, and nothing else."""
+    cls = type(module)
+    # Known by name, so that timm is not imported.
+    if cls.__name__ != "BatchNormAct2d" or cls.__module__ != "timm.layers.norm_act":
+        return False
+    drop, act = (module._modules.get(name) for name in ("drop", "act"))
+    if drop is None or act is None or kind_of_class(type(drop)) != "identity":
+        return False
+    is_act = kind_of_class(type(act)) in ("act", "identity")
+    return is_act and not (hooked(module) or hooked(drop) or hooked(act))
+
+
 class Act(NamedTuple):
     """An activation node: its name in the ops, its slope, its operand."""
 
@@ -159,6 +176,8 @@ class Graph:
         leaf = self.leaf(node)
         if leaf is None or hooked(leaf) or node.kwargs or len(node.args) != 1:
             return ""
+        if NORM_ONLY in node.meta:
+            return "bn"
         return kind_of_class(type(leaf)) if isinstance(node.args[0], fx.Node) else ""
 
     def act(self, node: fx.Node) -> Act | None:
@@ -216,7 +235,8 @@ class Graph:
             return frozenset()
         if node.op == "call_module":
             leaf = self.leaf(node)
-            known = type(leaf) in (*_FRESH_CLASSES, *_IN_PLACE_CLASSES) or kind_of_class(type(leaf))
+            known = NORM_ONLY in node.meta or kind_of_class(type(leaf)) != ""
+            known = known or type(leaf) in (*_FRESH_CLASSES, *_IN_PLACE_CLASSES)
             writes = not known or hooked(leaf) or getattr(leaf, "inplace", False)  # type: ignore[arg-type]
         elif node.op == "call_method":
             writes = str(node.target).endswith("_")
@@ -226,12 +246,16 @@ class Graph:
             return frozenset()
         return frozenset().union(*(self.roots(n) for n in node.all_input_nodes))
 
+    def _is_norm(self, node: fx.Node) -> bool:
+        leaf = self.leaf(node)
+        return NORM_ONLY in node.meta or (leaf is not None and kind_of_class(type(leaf)) == "bn")
+
     def _is_fresh(self, node: fx.Node) -> bool:
         if node.op == "call_module":
             leaf = self.leaf(node)
             if leaf is None or hooked(leaf):
                 return False
-            if type(leaf) in _FRESH_CLASSES or kind_of_class(type(leaf)) == "bn":
+            if type(leaf) in _FRESH_CLASSES or self._is_norm(node):
                 return True
             is_dropout = isinstance(leaf, (nn.Dropout, nn.Dropout2d))
             return type(leaf) in _IN_PLACE_CLASSES and not (is_dropout or leaf.inplace)

@@ -152,6 +152,9 @@ def batch_norm(
     if (mean is None) != (var is None) or not isinstance(eps, (int, float)) or not eps > 0:
         return None
     if frozen:
+        # Plain arithmetic, not a layer to autocast: vectors of another dtype would promote x.
+        if any(v is not None and v.dtype != call.x.dtype for v in (gamma, beta, mean, var)):
+            return None
         mode = BNMode(False, None, eps, None)
         return _params(call, gamma, beta, conv_bias, vector(mean, call), vector(var, call)), mode
     batch_stats, momentum, tracked = bn.training or mean is None, bn.momentum, None

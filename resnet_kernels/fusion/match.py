@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import fx, nn
 
-from .kinds import Graph, hooked, is_layer, kind_of_class
+from .kinds import NORM_ONLY, Graph, hooked, is_layer, is_norm_act, kind_of_class
 from .units import Unit, find_units, is_safe
 
 
@@ -55,6 +55,27 @@ class Group:
         extra = [self.shortcut, *(unit.residual for unit in self.units)]
         inside = set(self.nodes)
         return (self.x, *(node for node in extra if node is not None and node not in inside))
+
+
+def split_norm_acts(module: nn.Module, graph: fx.Graph) -> set[str]:
+    """Makes each call of a BatchNormAct2d two: the norm and its activation.
+
+    Returns: paths of the modules in it, on which the plan then relies.
+    """
+    inner: set[str] = set()
+    for node in list(graph.nodes):
+        if node.op != "call_module" or len(node.args) != 1 or node.kwargs:
+            continue
+        path = str(node.target)
+        if not is_norm_act(module.get_submodule(path)):
+            continue
+        with graph.inserting_after(node):
+            act = graph.call_module(f"{path}.act")
+        node.replace_all_uses_with(act)
+        act.args = (node,)
+        node.meta[NORM_ONLY] = True
+        inner |= {f"{path}.act", f"{path}.drop"}
+    return inner
 
 
 def drop_identities(module: nn.Module, graph: fx.Graph) -> list[str]:

@@ -17,7 +17,7 @@ from torch import fx, nn
 
 from . import runtime
 from .hazards import is_immutable
-from .kinds import Graph, hooked, kind_of_class, original_class
+from .kinds import NORM_ONLY, Graph, hooked, kind_of_class, original_class
 from .match import (
     Group,
     children_behind_stems,
@@ -25,6 +25,7 @@ from .match import (
     find_groups,
     layer_names,
     left_layers,
+    split_norm_acts,
 )
 from .reads import MISSING
 from .trace import ArgumentKey, Trace
@@ -100,6 +101,8 @@ def make_plan(
     opened: children to look into whose residual blocks run in a row as one op with rebuilt outputs.
     """
     trace = Trace(module, forward, key, opened)
+    if trace.graph is not None:
+        trace.touched |= split_norm_acts(module, trace.graph)
     guard = _write_guard(module, trace)
     if trace.graph is None:
         return Plan(guard, None, trace.reason, (), (), (), True, "")
@@ -238,6 +241,10 @@ class _Run:
         kwargs = [f"{name}={self._argument(arg)}" for name, arg in node.kwargs.items()]
         if node.op == "get_attr":
             value = "self." + str(node.target)
+        elif NORM_ONLY in node.meta:
+            # What a BatchNormAct2d does in front of its activation.
+            norm = self.source.constant(nn.BatchNorm2d.forward)
+            value = f"{norm}({_fetch('self', str(node.target))}, {args[0]})"
         elif node.op == "call_module":
             value = f"{_fetch('self', str(node.target))}({', '.join(args + kwargs)})"
         elif node.op == "call_method":
