@@ -53,7 +53,8 @@ def list_is_for(cuda_version: str) -> bool:
 
 def allowed() -> dict[str, str]:
     """What may be idle -> the reason: a file's name, or `name: text of the line`."""
-    entries = (line.split(" | ") for line in ALLOWED.read_text().splitlines() if " | " in line)
+    lines = ALLOWED.read_text().splitlines()
+    entries = (line.rsplit(" | ", 1) for line in lines[1:] if " | " in line)
     return {key.strip(): reason.strip() for key, reason in entries}
 
 
