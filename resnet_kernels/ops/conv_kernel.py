@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from .library import default_backend
 
 WINOGRAD = "Winograd F(2x2, 3x3)"
 DIRECT = "direct"
@@ -44,6 +47,20 @@ _ADDRESSING = ("pointwise", "convolution", "gather")
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
+def _choice_ops() -> Any:
+    """The library of the present GPU, or the emulated one where it runs or there is no GPU."""
+    has = {
+        name: torch._C._dispatch_has_kernel_for_dispatch_key(
+            f"{name}::conv_cuda_choice", "CompositeExplicitAutograd"
+        )
+        for name in ("resnet_kernels", "resnet_kernels_emulated")
+    }
+    on_gpu = torch.cuda.is_available() and default_backend() != "emulated"
+    if has["resnet_kernels"] and (on_gpu or not has["resnet_kernels_emulated"]):
+        return torch.ops.resnet_kernels
+    return torch.ops.resnet_kernels_emulated
+
+
 def cuda_conv_kernel(
     x_size: Sequence[int],
     weight_size: Sequence[int],
@@ -64,10 +81,7 @@ def cuda_conv_kernel(
     Returns: for example "implicit GEMM 128x64, convolution, bf16 tensor cores".
     Raises: RuntimeError where this installation has no CUDA kernels.
     """
-    native = torch._C._dispatch_has_kernel_for_dispatch_key(
-        "resnet_kernels::conv_cuda_choice", "CompositeExplicitAutograd"
-    )
-    ops = torch.ops.resnet_kernels if native else torch.ops.resnet_kernels_emulated
+    ops = _choice_ops()
     geometry = (list(stride), list(padding), list(dilation), groups)
     choice = ops.conv_cuda_choice(
         list(x_size), list(weight_size), *geometry, _DTYPES.index(dtype), tf32, multiprocessors
