@@ -42,6 +42,12 @@ def masks_of(text: Text, lines: set[int]) -> dict[str, int]:
     return masks
 
 
+def masks_of_kernels(text: Text, lines: set[int]) -> dict[str, int]:
+    """All lines of the kernels that have one of these."""
+    touched = (k for k in text.kernels if any(k.first < line <= k.end for line in lines))
+    return {f"{text.digest}:{kernel.first}": -1 for kernel in touched}
+
+
 def is_emulated(item: pytest.Item) -> bool:
     """By the parameter of each_backend or by a fixture of this name."""
     return "emulated" in item.name or "emulated" in getattr(item, "fixturenames", ())

@@ -50,9 +50,10 @@ class Bench:
     ) -> None:
         self.tests, self.covered, self.texts = tests, covered, texts
 
-    def covering(self, text: Text, lines: set[int]) -> list[str]:
+    def covering(self, text: Text, lines: set[int], whole_kernels: bool = False) -> list[str]:
         """Tests that execute one of the lines: the quickest of every test function first."""
-        masks = covering.masks_of(text, lines)
+        masks_of = covering.masks_of_kernels if whole_kernels else covering.masks_of
+        masks = masks_of(text, lines)
         functions: dict[str, list[str]] = defaultdict(list)
         for nodeid in sorted(self.covered, key=lambda n: self.covered[n].seconds):
             if self.covered[nodeid].has(masks):
@@ -97,7 +98,9 @@ class Bench:
             broken = source.broken_text(mutant, stem, text)
             if broken is None:
                 continue
-            tests = self.covering(text, text.by_source[mutant.where, mutant.line])
+            lines = text.by_source[mutant.where, mutant.line]
+            # No instruction may be marked as the line's, if other lines' do its work too.
+            tests = self.covering(text, lines) or self.covering(text, lines, whole_kernels=True)
             verdict, detail = self.outcome_of(text, broken, tests)
             details.append(f"{stem}: {detail}")
             if verdict == "killed":
