@@ -123,9 +123,14 @@ class IgemmInputCopy {
       if (first) __syncthreads();
       const PiecePrologue<Element> prologue(p.in, stage + Tile::kVectorOffset,
                                             threadIdx.x % kPieces);
-      prologue.template apply<Tile::kRowsM>(
-          [&](int i) { return stage + to_ + i * Tile::kRowStep * kChunkBytes; },
-          [&](int i) { return all_or_none(copied_ >> (kAhead * Tile::kRowsM + i) & 1); });
+      // Four pieces at a time: eight take more registers than there are on sm_100.
+      constexpr int kAtOnce = Tile::kRowsM < 4 ? Tile::kRowsM : 4;
+#pragma unroll
+      for (int row = 0; row < Tile::kRowsM; row += kAtOnce) {
+        prologue.template apply<kAtOnce>(
+            [&](int i) { return stage + to_ + (row + i) * Tile::kRowStep * kChunkBytes; },
+            [&](int i) { return all_or_none(copied_ >> (kAhead * Tile::kRowsM + row + i) & 1); });
+      }
     }
   }
 
