@@ -35,7 +35,7 @@ def objects_of(arch: str, source: Path) -> Path:
 def compile_all(sources: list[Path], archs: tuple[str, ...], jobs: int) -> None:
     """Brings the objects of all sources and architectures up to date, with ninja.
 
-    What ptxas says of a kernel stays beside the object. Raises CalledProcessError where nvcc fails.
+    What ptxas says of a kernel stays beside the object, which is missing where kernels spill.
     """
     cuda, reason = toolchain.find_cuda()
     if cuda is None:
@@ -44,14 +44,24 @@ def compile_all(sources: list[Path], archs: tuple[str, ...], jobs: int) -> None:
     lines = [
         f"rule nvcc\n command = {cuda.nvcc} -MD -MF $out.d {flags}"
         " -gencode arch=compute_$arch,code=sm_$arch -cubin $in -o $out 2> $out.log"
-        " || { cat $out.log; exit 1; }\n depfile = $out.d\n deps = gcc"
+        " || { grep -iE 'error|warning|fatal' $out.log; exit 1; }\n depfile = $out.d\n deps = gcc"
     ]
     for arch in archs:
         for source in sources:
             lines += [f"build {objects_of(arch, source)}: nvcc {source}", f" arch = {arch}"]
     OUT.mkdir(parents=True, exist_ok=True)
     (OUT / "build.ninja").write_text("\n".join(lines) + "\n")
-    subprocess.check_call([*toolchain.ninja(), "-C", str(OUT), "-j", str(jobs)])
+    # All of them, whichever fail.
+    command = [*toolchain.ninja(), "--quiet", "-k", "0", "-C", str(OUT), "-j", str(jobs)]
+    subprocess.run(command)
+    for arch in archs:
+        for source in sources:
+            log = Path(f"{objects_of(arch, source)}.log").read_text()
+            # What else than spills is wrong has been printed.
+            if re.search(r"error\s*:(?! *Registers are spilled)", log):
+                raise SystemExit(1)
+            if "Registers are spilled" in log:
+                objects_of(arch, source).unlink(missing_ok=True)
 
 
 def _max_threads(cubin: bytes) -> dict[str, int]:
@@ -73,10 +83,13 @@ def _max_threads(cubin: bytes) -> dict[str, int]:
 
 
 def read_kernels(arch: str, source: Path) -> list[Kernel]:
-    """The kernels of one object."""
-    cubin = objects_of(arch, source)
-    threads = _max_threads(cubin.read_bytes())
-    log = Path(f"{cubin}.log").read_text()
+    """The kernels of one source for one architecture."""
+    log = Path(f"{objects_of(arch, source)}.log").read_text()
+    # Launch bounds are the same for all architectures: where this one's object is missing, another
+    # has them.
+    threads: dict[str, int] = {}
+    for cubin in OUT.glob(f"*/{source.stem}.cubin"):
+        threads.update(_max_threads(cubin.read_bytes()))
     kernels = []
     for entry in log.split("Compiling entry function '")[1:]:
         symbol = entry.split("'")[0]
@@ -92,7 +105,7 @@ def read_kernels(arch: str, source: Path) -> list[Kernel]:
                 static_shared=number(r"(\d+) bytes smem"),
                 stack=number(r"(\d+) bytes stack frame"),
                 spilled=number(r"(\d+) bytes spill stores") + number(r"(\d+) bytes spill loads"),
-                max_threads=threads[symbol],
+                max_threads=threads.get(symbol, 0),
             )
         )
     return kernels

@@ -1,19 +1,20 @@
 """Instructions beside the matrix multiplications in a kernel's main loop, from its disassembly.
 
-A loop is what lies between a backward branch and its target. Where it branches inside, the path of
-relu is counted: what relu takes are comparisons and selections without a multiplication.
+A loop is what lies between a backward branch and its target. Where it branches inside, the shortest
+way through is counted that calls no special function: prologues with gelu and silu do.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import heapq
 import importlib.util
 import re
 import subprocess
 from pathlib import Path
 
-SELECTS = ("FSEL", "FSETP", "FMNMX")
-MULTIPLIES = ("FMUL", "FFMA", "MUFU")
+# Of exponentials and divisions.
+SPECIAL = "MUFU"
 
 
 @dataclasses.dataclass
@@ -59,65 +60,75 @@ def parse(text: str) -> dict[str, list[str | Instruction]]:
     return kernels
 
 
-def main_loop(code: list[str | Instruction]) -> list[str | Instruction]:
-    """The smallest loop with the most matrix multiplications, from its label to its branch."""
-    at = {item: i for i, item in enumerate(code) if isinstance(item, str)}
+@dataclasses.dataclass
+class Block:
+    """A stretch that is entered and left only at its ends."""
+
+    labels: list[str] = dataclasses.field(default_factory=list)
+    body: list[Instruction] = dataclasses.field(default_factory=list)
+
+    def count(self, opcode: str) -> int:
+        return sum(item.opcode == opcode for item in self.body)
+
+
+def basic_blocks(code: list[str | Instruction]) -> list[Block]:
+    """The kernel's blocks, in order."""
+    blocks = [Block()]
+    for item in code:
+        if isinstance(item, str):
+            if blocks[-1].body:
+                blocks.append(Block())
+            blocks[-1].labels.append(item)
+            continue
+        blocks[-1].body.append(item)
+        if item.targets or item.always:
+            blocks.append(Block())
+    return [block for block in blocks if block.body]
+
+
+def main_loop(blocks: list[Block], index: dict[str, int]) -> tuple[int, int]:
+    """First and last block of the smallest loop with the most matrix multiplications."""
     loops = [
-        code[at[target] : i + 1]
-        for i, item in enumerate(code)
-        if isinstance(item, Instruction)
-        for target in item.targets
-        if at.get(target, i) < i
+        (index[target], i)
+        for i, block in enumerate(blocks)
+        for target in block.body[-1].targets
+        if index.get(target, len(blocks)) <= i
     ]
 
-    def multiplications(loop: list[str | Instruction]) -> int:
-        return sum(isinstance(item, Instruction) and item.opcode == "HMMA" for item in loop)
+    def size(loop: tuple[int, int]) -> tuple[int, int]:
+        within = blocks[loop[0] : loop[1] + 1]
+        return sum(block.count("HMMA") for block in within), -sum(len(b.body) for b in within)
 
-    return max(loops, key=lambda loop: (multiplications(loop), -len(loop)))
+    return max(loops, key=size)
 
 
-def relu_path(loop: list[str | Instruction]) -> list[Instruction]:
-    """The instructions of one turn: most selections without multiplication, else the fewest."""
-    blocks: list[tuple[list[str], list[Instruction]]] = []
-    for item in loop:
-        if isinstance(item, str):
-            if blocks and not blocks[-1][1]:
-                blocks[-1][0].append(item)
-            else:
-                blocks.append(([item], []))
+def shortest_turn(code: list[str | Instruction]) -> list[Instruction]:
+    """The instructions of one turn of the main loop, without special functions (Dijkstra)."""
+    blocks = basic_blocks(code)
+    index = {label: i for i, block in enumerate(blocks) for label in block.labels}
+    first, last = main_loop(blocks, index)
+    ways = [(len(blocks[first].body), [first])]
+    done: set[int] = set()
+    while ways:
+        length, way = heapq.heappop(ways)
+        at = way[-1]
+        if at == last:
+            return [item for i in way for item in blocks[i].body]
+        if at in done:
             continue
-        blocks[-1][1].append(item)
-        if item.targets or item.always:
-            blocks.append(([], []))
-    index = {label: i for i, (labels, _) in enumerate(blocks) for label in labels}
-    # Best way to the start of each block: (selections, -instructions) and the block before.
-    best: dict[int, tuple[tuple[int, int], int]] = {0: ((0, 0), -1)}
-    last = max(i for i, (_, body) in enumerate(blocks) if body)
-    for i, (_, body) in enumerate(blocks[: last + 1]):
-        if i not in best:
-            continue
-        opcodes = [item.opcode for item in body]
-        selects = sum(opcode in SELECTS for opcode in opcodes)
-        if any(opcode in MULTIPLIES for opcode in opcodes):
-            selects = 0
-        score = (best[i][0][0] + selects, best[i][0][1] - len(body))
-        following = (
-            [index[target] for target in body[-1].targets if target in index] if body else []
-        )
-        if not body or not body[-1].always:
-            following.append(i + 1)
-        for j in following:
-            if j > i and (j not in best or score > best[j][0]):
-                best[j] = (score, i)
-    path, i = [], last
-    while i >= 0:
-        path = blocks[i][1] + path
-        i = best[i][1]
-    return path
+        done.add(at)
+        end = blocks[at].body[-1]
+        following = [index[target] for target in end.targets if target in index]
+        if not end.always:
+            following.append(at + 1)
+        for i in following:
+            if i < len(blocks) and blocks[i].count(SPECIAL) == 0:
+                heapq.heappush(ways, (length + len(blocks[i].body), [*way, i]))
+    raise ValueError("every way through the main loop calls a special function")
 
 
 def overhead(code: list[str | Instruction]) -> float:
     """Instructions that multiply no matrices, for each that does, in one turn of the main loop."""
-    path = relu_path(main_loop(code))
+    path = shortest_turn(code)
     multiplications = sum(item.opcode == "HMMA" for item in path)
     return (len(path) - multiplications) / multiplications
