@@ -6,8 +6,12 @@
 namespace rnk::cuda {
 namespace {
 
+// Blocks on a multiprocessor; the 64 registers that four leave are too few for fp64 on sm_100.
+template <typename Element>
+constexpr int kAvgPoolBwdBlocks = sizeof(Element) == 8 ? 3 : 4;
+
 template <typename Element, int kWidth>
-__global__ void __launch_bounds__(kRowThreads, 4)
+__global__ void __launch_bounds__(kRowThreads, kAvgPoolBwdBlocks<Element>)
     avg_pool_bwd_pixels(const AvgPoolBwdParams p, const PoolPlan plan) {
   using T = Compute<Element>;
   for (RowWalk<kWidth> walk(plan.walk); walk.left > 0; walk.next()) {

@@ -75,7 +75,7 @@ __device__ inline void thread_stats(const Element* x, RowWalk<kWidth> walk,
 
 // x -> statistics [gridDim.y, 3, channels], one row of them for each block in y.
 template <typename Element, int kWidth>
-__global__ void __launch_bounds__(kRowThreads, kBlocksPerSm)
+__global__ void __launch_bounds__(kRowThreads, kWidth == 8 ? 2 : kBlocksPerSm)
     bn_stats_rows(const Element* x, const RowPlan plan, Compute<Element>* out) {
   using T = Compute<Element>;
   __shared__ T counts[kRowThreads];
