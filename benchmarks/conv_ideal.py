@@ -8,6 +8,7 @@ fp16, channels_last.
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import NamedTuple
 
@@ -74,27 +75,36 @@ def ideal(shape: ConvShape, tile: Tile, prologue: bool, statistics: bool) -> Ide
     return Ideal(loads, written // SECTOR, read, written)
 
 
-def ideal_gather(shape: ConvShape, tile: Tile, statistics: bool) -> Ideal:
-    """The same for few channels, where a chunk spans taps: sectors are counted one by one."""
-    pixels = _pixels(shape)
-    rows, depth = pixels.shape[0], shape.r * shape.s * shape.c
+def ideal_window(shape: ConvShape, tile: Tile, statistics: bool) -> Ideal:
+    """The same for few channels: a block asks once for each sector that its rows meet.
+
+    Lines are counted one by one: what one of its output rows meets at one row of the filter.
+    """
+    assert shape.c % 16 != 0 and shape.groups == 1
+    pixels = _pixels(shape).reshape(-1, shape.r, shape.s)
+    rows, width = pixels.shape[0], shape.y_size[3]
     row_tiles, column_tiles = -(-rows // tile.rows), -(-shape.k // tile.columns)
-    channel = np.arange(shape.c)
-    elements = pixels[:, :, None] * shape.c + channel
-    elements = np.where(pixels[:, :, None] < 0, -1, elements).reshape(rows, depth)
-    pitch = -(-depth // 8) * 8  # the filter's rows are packed to whole pieces of 16 bytes
-    filters = np.arange(shape.k)[:, None] * pitch + np.arange(pitch)
+    depth = shape.r * (-(-shape.s * shape.c // 8) * 8)  # the filter's rows in whole pieces
+    pitch = -(-depth // 16) * 16
+    filters = np.arange(shape.k)[:, None] * pitch + np.arange(depth)
     loads = 0
-    for first in range(0, depth, CHUNK):
-        for row in range(0, rows, tile.rows):
-            loads += column_tiles * _sectors(elements[row : row + tile.rows, first : first + CHUNK])
-        for column in range(0, shape.k, tile.columns):
-            part = filters[column : column + tile.columns, first : first + CHUNK]
-            loads += row_tiles * _sectors(part)
-    read = np.unique(elements[elements >= 0]).size * ELEMENT + shape.k * pitch * ELEMENT
+    for first in range(0, rows, tile.rows):
+        last = min(first + tile.rows, rows)
+        starts = [first, *range((first // width + 1) * width, last, width)]
+        for start, end in itertools.pairwise([*starts, last]):
+            for r in range(shape.r):
+                loads += column_tiles * _sectors(_elements(pixels[start:end, r], shape.c))
+    for column in range(0, shape.k, tile.columns):
+        loads += row_tiles * _sectors(filters[column : column + tile.columns])
+    read = np.unique(_elements(pixels, shape.c)).size * ELEMENT + shape.k * depth * ELEMENT
     written = rows * shape.k * ELEMENT + (row_tiles * 3 * shape.k * FLOAT if statistics else 0)
     return Ideal(loads, written // SECTOR, read, written)
 
 
+def _elements(pixels: np.ndarray, channels: int) -> np.ndarray:
+    """Indices of the channels of those pixels that lie in the image."""
+    return pixels[pixels >= 0][:, None] * channels + np.arange(channels)
+
+
 def _sectors(elements: np.ndarray) -> int:
-    return np.unique(elements[elements >= 0] * ELEMENT // SECTOR).size
+    return np.unique(elements * ELEMENT // SECTOR).size

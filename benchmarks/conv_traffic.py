@@ -19,7 +19,7 @@ from resnet_kernels.emulator import Counters
 from resnet_kernels.ops.acts import RELU
 
 from . import traffic
-from .conv_ideal import ideal, ideal_gather, tile_of
+from .conv_ideal import ideal, ideal_window, tile_of
 from .traffic import OPS, Moved, activation, megabytes, moved, vector, weight
 
 NO_PROLOGUE = (None, None, 0, 0.0)
@@ -46,8 +46,8 @@ def measure_kernel(shape: ConvShape) -> dict[str, object]:
     kernels = traffic.counters(lambda: OPS.conv_fwd_stats(x, w, *before, *geometry))
     name, counts = next((n, c) for n, c in kernels.items() if "igemm" in n)
     tile = tile_of(name)
-    gathers = shape.c % 16 != 0
-    least = ideal_gather(shape, tile, True) if gathers else ideal(shape, tile, prologue, True)
+    windows = shape.c % 16 != 0
+    least = ideal_window(shape, tile, True) if windows else ideal(shape, tile, prologue, True)
     sectors = counts.global_load_sectors + counts.global_store_sectors
     fewest = least.load_sectors + least.store_sectors
     return {

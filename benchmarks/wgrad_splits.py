@@ -8,7 +8,7 @@ from __future__ import annotations
 from python_tests.shapes import ConvShape
 
 EMULATED, H100 = 8, 132  # multiprocessors: the emulator's device, a GPU's
-BLOCKS_PER_SM, LEAST_CHUNKS, MAX_SPLITS = 2, 16, 1024
+START, LAUNCH, SHARE, MAX_SPLITS = 4, 8, 8192, 1024
 CHUNK_PIXELS = 32  # fp16
 
 
@@ -23,9 +23,18 @@ def splits(shape: ConvShape, multiprocessors: int) -> int:
     gathers = shape.c % 8 != 0 or k % 8 != 0
     tile = 128 if not gathers and k >= 128 and columns >= 128 else 64
     chunks = _ceil(n * p * q, CHUNK_PIXELS)
-    wanted = _ceil(BLOCKS_PER_SM * multiprocessors, _ceil(k, tile) * _ceil(columns, tile))
-    count = max(1, min(wanted, chunks // LEAST_CHUNKS, MAX_SPLITS))
-    return _ceil(chunks, _ceil(chunks, count))
+    tiles = _ceil(k, tile) * _ceil(columns, tile)
+
+    def time(count: int) -> float:
+        """In chunks of 128 x 128 on one multiprocessor."""
+        rounds = _ceil(tiles * count, multiprocessors)
+        blocks = rounds * (_ceil(chunks, count) + START) * (tile / 128) ** 2
+        partials = LAUNCH + count * k * columns * 8 / (multiprocessors * SHARE)
+        return blocks + partials * (count > 1)
+
+    most = min(chunks, MAX_SPLITS, 2 * multiprocessors // tiles + 1)
+    counts = (_ceil(chunks, _ceil(chunks, wanted)) for wanted in range(1, most + 1))
+    return min(counts, key=time)
 
 
 def partial_bytes(shape: ConvShape, multiprocessors: int) -> int:

@@ -33,6 +33,9 @@ MULTIPROCESSORS = {
     "120": (1536, 24, 100),
 }
 REGISTERS = 64 * 1024
+# Bytes of the window of ResNet's stem, 7 x 7 with stride 2 on three channels of 16 bits: lines of
+# 408 elements for seven rows of the filter and two output rows (window_of() in igemm_fwd.cu).
+STEM_WINDOW = 2 * 7 * 408 * 2
 
 
 def fingerprint() -> str:
@@ -47,12 +50,15 @@ def fingerprint() -> str:
 def igemm_name(name: str) -> str | None:
     """What an instantiation of the implicit GEMM computes; None of any other kernel."""
     tile = re.search(r"(?:IgemmTile<|WgradTile<\w+, )(\d+), (\d+)", name)
-    math = re.search(r"(?:TensorCores|FloatUnits)<(\w+)", name)
+    math = re.search(r"(?:TensorCores|FloatUnits)<(\w+)|igemm_window<\w+<[^>]*>, \w+, (\w+)", name)
     if tile is None or math is None:
         return None
     wgrad = name.startswith("igemm_wgrad")
     direction = "wgrad" if wgrad else "dgrad" if "IgemmGradientTile" in name else "fwd"
     flags = re.search(r"(?:IgemmInputCopy|WgradColumns)<[^>]*>, \w+, (?:(\w+), )?(\w+)>", name)
+    dtype = TYPES.get(math[1] or math[2], "fp32")
+    if math[2]:
+        return f"igemm {direction} {dtype} {tile[1]}x{tile[2]} window"
     if flags is None:
         # Rows of dy element by element too.
         both = re.search(r"WgradRows<[^>]*>, \w+, false>", name)
@@ -60,7 +66,6 @@ def igemm_name(name: str) -> str | None:
     else:
         addressing = "pointwise" if flags[1] == "true" else "convolution"
         addressing += " +prologue" if flags[2] == "true" else ""
-    dtype = TYPES.get(math[1], "fp32")
     return f"igemm {direction} {dtype} {tile[1]}x{tile[2]} {addressing}"
 
 
@@ -81,7 +86,7 @@ def short_name(name: str) -> str:
 def tiles_shared(names: list[str]) -> dict[str, int]:
     """Bytes of dynamic shared memory of each tile, as the headers have it."""
     for path in (ROOT / "csrc/cuda").iterdir():
-        known = path.name in ("igemm_kernel.cuh", "igemm_wgrad_kernel.cuh")
+        known = path.name in ("igemm_kernel.cuh", "igemm_wgrad_kernel.cuh", "igemm_window.cuh")
         if not known and "extern __shared__" in path.read_text():
             raise SystemExit(f"kernel_resources: dynamic shared memory of {path.name} is unknown")
     tiles = sorted({tile for name in names for tile in TILE.findall(name)})
@@ -134,6 +139,7 @@ def resource_table(kernels: dict[str, dict[str, Kernel]], tiles: dict[str, int])
         for arch in ARCHS:
             kernel = by_arch[arch]
             shared = kernel.static_shared + (tiles[tile[0]] if tile else 0)
+            shared += STEM_WINDOW if name.startswith("igemm_window") else 0
             cells.append(f"{kernel.registers} · {blocks_per_multiprocessor(arch, kernel, shared)}")
         label = igemm_name(name) or f"`{short_name(name)}`"
         memory = f"{shared / 1024:.3g} KiB" if shared else ""
@@ -200,6 +206,18 @@ def loop_table(overheads: dict[tuple[str, str], float]) -> tuple[list[str], list
     return lines, failures
 
 
+def window_line(overheads: dict[tuple[str, str], float]) -> str:
+    """The kernels of few channels, where there is no such product to compare with."""
+    figures = [
+        f"{dtype} "
+        + " · ".join(
+            f"{overheads[f'igemm fwd {dtype} 64x64 window', arch]:.2f}" for arch in LOOP_ARCHS
+        )
+        for dtype in ("fp16", "bf16", "tf32")
+    ]
+    return f"Window kernels (a stem's few channels), 64x64: {', '.join(figures)}."
+
+
 INTRODUCTION = """\
 # What the CUDA kernels take
 
@@ -208,7 +226,8 @@ Written by `make arches` (tools/kernel_resources.py); csrc fingerprint `{fingerp
 ## Resources
 
 Registers a thread and, after the dot, the blocks that a multiprocessor holds at once, for each
-architecture. Threads are the most of a block, shared memory is static and dynamic together.
+architecture. Threads are the most of a block, shared memory is static and dynamic together,
+with the window of ResNet's stem in 16 bits where the kernel has one.
 {spills}
 
 """
@@ -247,12 +266,14 @@ def main() -> int:
                 kernels.setdefault(name, {})[arch] = kernel
                 failures += problems(f"sm_{arch} {igemm_name(name) or name}", kernel)
     table = resource_table(kernels, tiles_shared(list(kernels)))
-    loops, too_long = loop_table(loop_overheads(names))
+    overheads = loop_overheads(names)
+    loops, too_long = loop_table(overheads)
     spills = "No kernel spills registers or has a stack frame."
     if failures:
         spills = "\nSpilling, which makes `make arches` fail:\n- " + "\n- ".join(failures)
     text = INTRODUCTION.format(fingerprint=compiled, spills=spills) + "\n".join(table) + "\n"
-    DOC.write_text(text + LOOPS.format(ratio=MAX_RATIO) + "\n".join(loops) + "\n")
+    text += LOOPS.format(ratio=MAX_RATIO) + "\n".join(loops) + "\n"
+    DOC.write_text(text + "\n" + window_line(overheads) + "\n")
     print("\n".join([*failures, *too_long]) or f"{len(kernels)} kernels, written to {DOC}")
     return 1 if failures or too_long else 0
 

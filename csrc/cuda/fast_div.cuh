@@ -28,6 +28,8 @@ class FastDiv {
     return quotient;
   }
 
+  __device__ uint32_t divisor() const { return divisor_; }
+
  private:
   uint32_t divisor_ = 1, multiplier_ = 1, shift_ = 0;
 };

@@ -12,6 +12,7 @@ enum class IgemmAddressing {
   kPointwise,    // 1 x 1, stride 1, no padding: rows of a matrix
   kConvolution,  // pieces of 16 bytes, which lie within a tap
   kGather,       // element by element: any channel count and alignment; one tile
+  kWindow,       // the input under the tile as a whole: any channel count, forward; one tile
 };
 
 struct IgemmChoice {
@@ -24,9 +25,9 @@ struct IgemmChoice {
 
 struct IgemmWgradChoice {
   int tile_rows, tile_columns;
-  bool gathers;         // the input element by element, in tiles of 64 x 64 (fp32: 128 x 64)
-  bool rows_are_whole;  // dy in whole pieces; always so where the input is
-  int splits;
+  bool gathers;              // the input element by element, in tiles of 64 x 64 (fp32: 128 x 64)
+  bool rows_are_whole;       // dy in whole pieces; always so where the input is
+  int splits, split_chunks;  // blocks over the pixels, and the chunks of each
 };
 
 }  // namespace rnk::cuda

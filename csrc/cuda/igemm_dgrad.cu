@@ -42,8 +42,7 @@ struct Phase {
 };
 
 bool pieces_of_channels(const ConvDgrad& c) {
-  const int64_t piece = piece_elements(c.dtype);
-  return c.shape.k % piece == 0 && c.shape.k / c.shape.groups % piece == 0 && is_aligned(c.dy);
+  return in_whole_pieces(c.shape.k, c.shape.groups, c.dtype, {c.dy});
 }
 
 Phase phase_of(const ConvDgrad& c, int64_t remainder_h, int64_t remainder_w) {
@@ -107,10 +106,11 @@ void pack(const ConvDgrad& c, const Phase& phase, void* to, cudaStream_t stream)
   const FilterStrides& w = c.w_strides;
   const int64_t channels = c.shape.c / c.shape.groups, columns = c.shape.k / c.shape.groups;
   const int64_t first = phase.h.first_tap * w.r + phase.w.first_tap * w.s;
-  pack_filter({static_cast<const char*>(c.w) + first * element_bytes(c), to, c.shape.groups,
-               channels, phase.h.taps, phase.w.taps, columns, phase.pitch, columns * w.k, w.c, w.k,
-               phase.h.tap_step * w.r, phase.w.tap_step * w.s, static_cast<int>(element_bytes(c))},
-              stream);
+  pack_filter(
+      {static_cast<const char*>(c.w) + first * element_bytes(c), to, c.shape.groups, channels,
+       phase.h.taps, phase.w.taps, columns, phase.pitch, channels * phase.pitch, columns * w.k, w.c,
+       w.k, phase.h.tap_step * w.r, phase.w.tap_step * w.s, static_cast<int>(element_bytes(c))},
+      stream);
 }
 
 Igemm problem_of(const ConvDgrad& c, const Phase& phase, const void* filter) {

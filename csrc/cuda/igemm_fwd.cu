@@ -1,4 +1,6 @@
 // igemm_fwd: rows are output pixels, columns output channels, depth is taps times input channels.
+#include <algorithm>
+
 #include "igemm_fwd.h"
 #include "igemm_problem.h"
 #include "pack_filter.h"
@@ -10,14 +12,13 @@ namespace {
 struct Plan {
   int64_t rows, channels, columns, depth, pitch;
   IgemmChoice choice;
+  IgemmWindow window;
   bool packs;  // the filter is not already [K, R, S, C / groups] in whole pieces
   int64_t packed_bytes, row_tiles, partials_bytes;
 };
 
 bool pieces_of_channels(const ConvFwd& c) {
-  const int64_t piece = piece_elements(c.dtype);
-  return c.shape.c % piece == 0 && c.shape.c / c.shape.groups % piece == 0 && is_aligned(c.x) &&
-         is_aligned(c.in.scale) && is_aligned(c.in.bias);
+  return in_whole_pieces(c.shape.c, c.shape.groups, c.dtype, {c.x, c.in.scale, c.in.bias});
 }
 
 bool is_pointwise(const ConvShape& s) {
@@ -25,23 +26,41 @@ bool is_pointwise(const ConvShape& s) {
          s.padding_w == 0;
 }
 
-IgemmAddressing addressing_of(const ConvFwd& c) {
-  if (!pieces_of_channels(c)) return IgemmAddressing::kGather;
+int64_t element_bytes(const ConvFwd& c) { return c.dtype == DType::kFloat32 ? 4 : 2; }
+
+// Whether the input under a tile serves as a whole: what a row of the filter meets must be
+// contiguous, and the window fit the 99 KiB of sm_86 to sm_120 beside the filter's stages.
+bool window_of(const ConvFwd& c, IgemmWindow& window) {
+  constexpr int64_t kTileRows = 64, kStages = 24 * 1024, kShared = 99 * 1024;
+  const ConvShape& s = c.shape;
+  if (s.groups > 1 || (s.dilation_w > 1 && s.s > 1)) return false;
+  // A tile that starts at the last pixel of an output row has parts of one more.
+  const int64_t output_rows = (kTileRows - 2 + s.q) / s.q + 1;
+  const int64_t line = ((std::min(s.q, kTileRows) - 1) * s.stride_w + s.s) * s.c;
+  const int64_t piece = piece_elements(c.dtype);
+  const int64_t pitch = round_up(line + piece, piece);
+  const int64_t bytes = output_rows * s.r * pitch * element_bytes(c);
+  if (bytes > kShared - kStages) return false;
+  window = {static_cast<int>(s.s * s.c), static_cast<int>(pitch), static_cast<int>(bytes)};
+  return true;
+}
+
+// window is set where it is used.
+IgemmAddressing addressing_of(const ConvFwd& c, IgemmWindow& window) {
+  if (!pieces_of_channels(c)) {
+    if (on_float_units(c.dtype, c.tf32) || !window_of(c, window)) return IgemmAddressing::kGather;
+    return IgemmAddressing::kWindow;
+  }
   return is_pointwise(c.shape) && !on_float_units(c.dtype, c.tf32) ? IgemmAddressing::kPointwise
                                                                    : IgemmAddressing::kConvolution;
 }
 
 bool filter_is_packed(const ConvFwd& c) {
-  const ConvShape& s = c.shape;
-  const int64_t channels = s.c / s.groups;
-  const auto dense = [](int64_t size, int64_t stride, int64_t expected) {
-    return size == 1 || stride == expected;
-  };
-  return dense(channels, c.w_strides.c, 1) && dense(s.s, c.w_strides.s, channels) &&
-         dense(s.r, c.w_strides.r, channels * s.s) &&
-         dense(s.k, c.w_strides.k, channels * s.s * s.r) && is_aligned(c.w) &&
-         channels % piece_elements(c.dtype) == 0;
+  return is_dense_filter(c.shape, c.w_strides) && is_aligned(c.w) &&
+         c.shape.c / c.shape.groups % piece_elements(c.dtype) == 0;
 }
+
+bool uses_window(const Plan& plan) { return plan.choice.addressing == IgemmAddressing::kWindow; }
 
 Plan plan_of(const ConvFwd& c, int multiprocessors) {
   const ConvShape& s = c.shape;
@@ -49,15 +68,15 @@ Plan plan_of(const ConvFwd& c, int multiprocessors) {
   plan.rows = s.n * s.p * s.q;
   plan.channels = s.c / s.groups;
   plan.columns = s.k / s.groups;
-  plan.depth = s.r * s.s * plan.channels;
-  plan.pitch = round_up(plan.depth, piece_elements(c.dtype));
-  plan.choice.addressing = addressing_of(c);
+  plan.choice.addressing = addressing_of(c, plan.window);
+  const int64_t piece = piece_elements(c.dtype), row_depth = s.s * plan.channels;
+  plan.depth = s.r * (uses_window(plan) ? round_up(row_depth, piece) : row_depth);
+  plan.packs = !filter_is_packed(c);
+  plan.pitch = round_up(plan.depth, plan.packs ? 2 * piece : piece);  // packed: whole sectors
   plan.choice.tile = igemm_tile(plan.choice.addressing, on_float_units(c.dtype, c.tf32), plan.rows,
                                 plan.columns, s.groups, multiprocessors);
-  plan.packs = !filter_is_packed(c);
-  const int64_t element = c.dtype == DType::kFloat32 ? 4 : 2;
   if (plan.packs) {
-    plan.packed_bytes = round_up(s.k * plan.pitch * element, kWorkspaceAlignment);
+    plan.packed_bytes = round_up(s.k * plan.pitch * element_bytes(c), kWorkspaceAlignment);
   }
   plan.row_tiles = (plan.rows + plan.choice.tile_rows() - 1) / plan.choice.tile_rows();
   if (c.stats != nullptr) {
@@ -69,9 +88,17 @@ Plan plan_of(const ConvFwd& c, int multiprocessors) {
 
 void pack(const ConvFwd& c, const Plan& plan, void* to, cudaStream_t stream) {
   const ConvShape& s = c.shape;
+  const int bytes = static_cast<int>(element_bytes(c));
+  if (uses_window(plan)) {
+    // Each of the filter's rows on its own, so that each ends in a whole piece.
+    pack_filter({c.w, to, s.k, s.r, 1, s.s, plan.channels, plan.depth / s.r, plan.pitch,
+                 c.w_strides.k, c.w_strides.r, c.w_strides.c, 0, c.w_strides.s, bytes},
+                stream);
+    return;
+  }
   pack_filter({c.w, to, s.groups, plan.columns, s.r, s.s, plan.channels, plan.pitch,
-               plan.columns * c.w_strides.k, c.w_strides.k, c.w_strides.c, c.w_strides.r,
-               c.w_strides.s, c.dtype == DType::kFloat32 ? 4 : 2},
+               plan.columns * plan.pitch, plan.columns * c.w_strides.k, c.w_strides.k,
+               c.w_strides.c, c.w_strides.r, c.w_strides.s, bytes},
               stream);
 }
 
@@ -106,6 +133,7 @@ void igemm_fwd(const ConvFwd& c, cudaStream_t stream) {
   Igemm p{};
   p.in = igemm_input(s, c.x, c.in);
   p.filter = {plan.packs ? workspace : c.w, plan.pitch};
+  p.window = plan.window;
   const IgemmOutput out{c.y,
                         c.residual,
                         static_cast<const float*>(c.scale),

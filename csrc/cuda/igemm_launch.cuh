@@ -3,6 +3,7 @@
 
 #include "igemm_kernel.cuh"
 #include "igemm_launch.h"
+#include "igemm_window.cuh"
 
 namespace rnk::cuda {
 
@@ -13,6 +14,8 @@ using Tile128x64 = IgemmTile<128, 64, 64, 32, 3, 2>;
 using Tile64x64 = IgemmTile<64, 64, 32, 32, 3, 3>;
 // A gathered chunk waits in registers, one ahead.
 using GatherTile = IgemmTile<64, 64, 32, 32, 2, 2>;
+// 24 KiB of filter beside the input's window.
+using WindowTile = IgemmTile<64, 64, 32, 32, 3, 3, false>;
 
 // One launch: the problem, what becomes of its sums, and where.
 template <template <class, typename> class Output, typename Element>
@@ -27,14 +30,18 @@ struct IgemmLaunch {
 
   template <class Tile, class Math, class Input>
   void start() const {
-    const auto kernel = igemm<Tile, Element, Math, Input, Output<Tile, Element>>;
-    if (Tile::kSharedBytes > 48 * 1024) {
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Tile::kSharedBytes);
+    run<Tile>(igemm<Tile, Element, Math, Input, Output<Tile, Element>>, Tile::kSharedBytes);
+  }
+
+  template <class Tile, class Kernel>
+  void run(Kernel kernel, int shared_bytes) const {
+    if (shared_bytes > 48 * 1024) {
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
     }
     const int row_tiles = (p.rows + Tile::kM - 1) / Tile::kM;
     const dim3 grid(static_cast<unsigned>(row_tiles * p.column_tiles),
                     static_cast<unsigned>(groups));
-    kernel<<<grid, Tile::kThreads, Tile::kSharedBytes, stream>>>(p, out);
+    kernel<<<grid, Tile::kThreads, shared_bytes, stream>>>(p, out);
   }
 
   // Chunks by cp.async, with or without a prologue.
@@ -60,6 +67,12 @@ struct IgemmLaunch {
   // T: what the tensor cores multiply, the element type or Tf32.
   template <typename T>
   void on_tensor_cores() const {
+    if constexpr (Output<WindowTile, Element>::kPrologues) {
+      if (choice.addressing == IgemmAddressing::kWindow) {
+        return run<WindowTile>(igemm_window<WindowTile, Element, T, Output<WindowTile, Element>>,
+                               WindowTile::kSharedBytes + p.window.bytes);
+      }
+    }
     if (choice.addressing == IgemmAddressing::kGather) {
       using Input = IgemmInputGather<GatherTile, Element, Output<GatherTile, Element>::kPrologues>;
       return start<GatherTile, TensorCores<T, GatherTile>, Input>();

@@ -36,10 +36,7 @@ class TensorCores {
     for (int i = 0; i < kTilesM; ++i) {
       load_matrices(f.a[i], (stage + a_ ^ flip) + i * 16 * kChunkBytes);
     }
-#pragma unroll
-    for (int j = 0; j < kTilesN / 2; ++j) {
-      load_matrices(f.b[j], (stage + b_ ^ flip) + j * 16 * kChunkBytes);
-    }
+    load_filter(f, stage, step);
   }
 
   __device__ void multiply(Fragments& f) {
@@ -78,8 +75,18 @@ class TensorCores {
     }
   }
 
+ protected:
+  __device__ void load_filter(Fragments& f, uint32_t stage, uint32_t step) const {
+#pragma unroll
+    for (int j = 0; j < kTilesN / 2; ++j) {
+      load_matrices(f.b[j], (stage + b_ ^ step * 2 * kPieceBytes) + j * 16 * kChunkBytes);
+    }
+  }
+
+  uint32_t warp_m_, warp_n_;
+
  private:
-  uint32_t warp_m_, warp_n_, a_, b_;
+  uint32_t a_, b_;
 };
 
 // A thread computes every 16th row and every 8th column, one piece of depth (4 words) a step. For

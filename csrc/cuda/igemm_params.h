@@ -33,9 +33,17 @@ struct IgemmFilter {
   int64_t pitch;
 };
 
+// The input under a tile in shared memory, where the addressing is kWindow (igemm_window.cuh).
+struct IgemmWindow {
+  int row_elements;  // taps_w * channels: of a row of the filter, contiguous in the input
+  int pitch;         // elements from line to line
+  int bytes;         // of all lines
+};
+
 struct Igemm {
   IgemmInput in;
   IgemmFilter filter;
+  IgemmWindow window;
   int rows, columns, depth;  // columns: of a group
   int column_tiles;
   FastDiv by_column_tiles, by_image, by_width;  // the output grid's i * width + j and j

@@ -31,6 +31,22 @@ bool igemm_fits(const ConvShape& s, DType dtype) {
          fits_index((s.r * s.dilation_h * std::max(s.w, s.q) + s.s * s.dilation_w) * most_channels);
 }
 
+bool in_whole_pieces(int64_t channels, int64_t groups, DType dtype,
+                     std::initializer_list<const void*> pointers) {
+  const int64_t piece = piece_elements(dtype);
+  return channels % piece == 0 && channels / groups % piece == 0 &&
+         std::all_of(pointers.begin(), pointers.end(), [](const void* p) { return is_aligned(p); });
+}
+
+bool is_dense_filter(const ConvShape& s, const FilterStrides& strides) {
+  const int64_t channels = s.c / s.groups;
+  const auto dense = [](int64_t size, int64_t stride, int64_t expected) {
+    return size == 1 || stride == expected;
+  };
+  return dense(channels, strides.c, 1) && dense(s.s, strides.s, channels) &&
+         dense(s.r, strides.r, channels * s.s) && dense(s.k, strides.k, channels * s.s * s.r);
+}
+
 IgemmInput igemm_input(const ConvShape& s, const void* x, const Prologue& in) {
   const int64_t channels = s.c / s.groups;
   const auto i32 = [](int64_t value) { return static_cast<int>(value); };
@@ -88,7 +104,9 @@ IgemmTileKind choose_tile(int64_t rows, int64_t columns, int64_t groups, int mul
 
 IgemmTileKind igemm_tile(IgemmAddressing addressing, bool float_units, int64_t rows,
                          int64_t columns, int64_t groups, int multiprocessors) {
-  if (addressing == IgemmAddressing::kGather) return IgemmTileKind::k64x64;
+  if (addressing == IgemmAddressing::kGather || addressing == IgemmAddressing::kWindow) {
+    return IgemmTileKind::k64x64;
+  }
   if (float_units) return IgemmTileKind::k128x64;
   return choose_tile(rows, columns, groups, multiprocessors);
 }

@@ -4,6 +4,7 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <initializer_list>
 
 #include "conv_params.h"
 #include "igemm_launch.h"
@@ -32,6 +33,13 @@ constexpr int64_t kWorkspaceAlignment = 256;
 // to compute.
 bool igemm_fits(const ConvShape& shape, DType dtype);
 
+// Whether each group's channels are whole pieces, at pointers that are aligned or null.
+bool in_whole_pieces(int64_t channels, int64_t groups, DType dtype,
+                     std::initializer_list<const void*> pointers);
+
+// [K, R, S, C / groups] in memory.
+bool is_dense_filter(const ConvShape& shape, const FilterStrides& strides);
+
 // The input of a convolution x * w with its prologue.
 IgemmInput igemm_input(const ConvShape& shape, const void* x, const Prologue& in);
 
@@ -41,8 +49,8 @@ bool device_has_igemm();
 // fp32 operands that may not be rounded.
 inline bool on_float_units(DType dtype, bool tf32) { return dtype == DType::kFloat32 && !tf32; }
 
-// The tile for rows x columns outputs in each of `groups` groups. Gathering and fp32 kernels have
-// one.
+// The tile for rows x columns outputs in each of `groups` groups. Gathering, window and fp32
+// kernels have one.
 IgemmTileKind igemm_tile(IgemmAddressing addressing, bool float_units, int64_t rows,
                          int64_t columns, int64_t groups, int multiprocessors);
 

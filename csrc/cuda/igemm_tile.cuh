@@ -18,8 +18,9 @@ constexpr int kChunkBytes = kPieceBytes * kPieces;
 // fall into different banks.
 constexpr int kStagePad = 8;
 
-// Blocks: how many of them share a multiprocessor's registers.
-template <int M, int N, int WarpM, int WarpN, int Stages, int Blocks>
+// Blocks: how many of them share a multiprocessor's registers. StagesInput: whether a stage has the
+// input's rows, or the filter's alone.
+template <int M, int N, int WarpM, int WarpN, int Stages, int Blocks, bool StagesInput = true>
 struct IgemmTile {
   static constexpr int kM = M, kN = N;
   static constexpr int kWarpM = WarpM, kWarpN = WarpN;
@@ -31,9 +32,9 @@ struct IgemmTile {
   static constexpr int kRowStep = kThreads / kPieces;
   static constexpr int kRowsM = M / kRowStep, kRowsN = N / kRowStep;
   // Behind the operands' rows the prologue's scale and bias of a chunk, at most 64 floats each.
-  static constexpr int kFilterOffset = M * kChunkBytes;
-  static constexpr int kVectorOffset = (M + N) * kChunkBytes;
-  static constexpr int kStageBytes = kVectorOffset + 4 * kChunkBytes;
+  static constexpr int kFilterOffset = StagesInput ? M * kChunkBytes : 0;
+  static constexpr int kVectorOffset = kFilterOffset + N * kChunkBytes;
+  static constexpr int kStageBytes = kVectorOffset + (StagesInput ? 4 * kChunkBytes : 0);
   static constexpr int kStagedPitch = N + kStagePad;
   static constexpr int kStagedBytes = M * kStagedPitch * static_cast<int>(sizeof(float));
   static constexpr int kSharedBytes =

@@ -7,14 +7,14 @@
 
 namespace rnk::cuda {
 
-// to[group * rows + row, (r * taps_w + s) * inner + i] =
+// to[group * group_pitch + row * pitch + (r * taps_w + s) * inner + i] =
 //     from[group * group_stride + row * row_stride + i * inner_stride + r * r_stride + s *
 //     s_stride]
-// and zeros up to pitch. Strides and pitch in elements; those of taps may be negative.
+// and zeros up to the pitches. Strides and pitches in elements; those of taps may be negative.
 struct PackFilter {
   const void* from;
   void* to;
-  int64_t groups, rows, taps_h, taps_w, inner, pitch;
+  int64_t groups, rows, taps_h, taps_w, inner, pitch, group_pitch;
   int64_t group_stride, row_stride, inner_stride, r_stride, s_stride;
   int element_bytes;  // 2 or 4
 };

@@ -13,6 +13,12 @@ __device__ inline uint32_t load_word(uint32_t address) {
   return word;
 }
 
+__device__ inline uint32_t load_half(uint32_t address) {
+  uint16_t half;
+  asm volatile("ld.shared.b16 %0, [%1];" : "=h"(half) : "r"(address) : "memory");
+  return half;
+}
+
 __device__ inline void load_words(float (&to)[4], uint32_t address) {
   asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
                : "=f"(to[0]), "=f"(to[1]), "=f"(to[2]), "=f"(to[3])

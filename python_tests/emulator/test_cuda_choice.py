@@ -18,6 +18,7 @@ SHAPES = [
     ConvShape(1, 64, 28, 28, 512, 1, 1),
     ConvShape(1, 8, 6, 6, 8, 3, 3, (1, 1), (1, 1), groups=8),
     ConvShape(1, 5, 6, 6, 7, 1, 1),
+    ConvShape(1, 5, 6, 6, 7, 3, 3, (1, 1), (2, 2), (2, 2)),
 ]
 
 
@@ -30,7 +31,8 @@ def test_the_kernel_told_is_the_kernel_run(dtype, shape):
     with emulator.active() as run:
         told = cuda_conv_kernel(shape.x_size, shape.w_size, dtype, *geometry)
         OPS.conv_fwd(x, w, None, None, 0, 0.0, None, None, None, 0, 0.0, *geometry, False)
-    names = [name for name in run.kernels if "conv_generic" in name or "5igemmI" in name]
+    kernels = ("conv_generic", "5igemmI", "igemm_windowI")
+    names = [name for name in run.kernels if any(kernel in name for kernel in kernels)]
     assert len(names) == 1
     if told == GENERIC:
         assert "conv_generic" in names[0]
@@ -38,6 +40,7 @@ def test_the_kernel_told_is_the_kernel_run(dtype, shape):
     rows, columns = told.split()[2].strip(",").split("x")
     assert f"IgemmTileILi{rows}ELi{columns}E" in names[0], told
     assert ("Gather" in names[0]) == ("gather" in told)
+    assert ("igemm_window" in names[0]) == ("window" in told)
 
 
 def test_more_multiprocessors_take_smaller_tiles():
@@ -53,7 +56,7 @@ def test_explain_shows_the_tile():
     with emulator.active():
         table = str(explain(model, (8, 3, 64, 64)))
         without = str(explain(model))
-    assert "implicit GEMM 64x64, gather, tf32 tensor cores" in table
+    assert "implicit GEMM 64x64, window, tf32 tensor cores" in table
     assert "implicit GEMM 64x64, convolution, tf32 tensor cores" in table
     assert "implicit GEMM" not in without
     assert "implicit GEMM" not in str(explain(model, (8, 3, 64, 64)))

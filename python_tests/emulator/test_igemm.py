@@ -43,10 +43,17 @@ ADDRESSING = {
         conv(1, 16, 8, 8, 24, 2, stride=(3, 3), padding=(1, 0)),
         conv(1, 8, 7, 6, 16, 5),
     ],
-    "gather": [
+    "window": [
         conv(1, 3, 17, 17, 64, 7, stride=(2, 2)),
         conv(2, 13, 6, 5, 35, 3),
-        conv(1, 2, 9, 9, 3, 3, padding=(4, 4)),
+        conv(1, 2, 9, 9, 3, 3, padding=(4, 4), dilation=(2, 1)),
+        conv(1, 3, 4, 150, 5, 3, stride=(1, 2)),
+        conv(70, 5, 1, 1, 8, 1),
+    ],
+    "gather": [
+        conv(1, 3, 17, 17, 64, 5, stride=(2, 2), dilation=(1, 2), padding=(2, 4)),
+        conv(2, 13, 6, 5, 35, 3, dilation=(1, 3), padding=(1, 3)),
+        conv(1, 257, 3, 40, 3, 3),
     ],
 }
 SHAPES = [shape for shapes in ADDRESSING.values() for shape in shapes]
@@ -54,7 +61,7 @@ SHAPES = [shape for shapes in ADDRESSING.values() for shape in shapes]
 VARIANTS = [
     (name, tile, addressing)
     for name, tile, addressing in itertools.product(OPERANDS, TILES, ADDRESSING)
-    if tile == "64x64" or (name in TENSOR_CORES and addressing != "gather")
+    if tile == "64x64" or (name in TENSOR_CORES and addressing not in ("gather", "window"))
 ]
 
 

@@ -42,7 +42,7 @@ def cpu_conv_kernel(
 
 
 GENERIC = "generic"
-_ADDRESSING = ("pointwise", "convolution", "gather")
+_ADDRESSING = ("pointwise", "convolution", "gather", "window")
 # csrc/common/dtype.h
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
