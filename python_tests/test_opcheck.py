@@ -30,6 +30,7 @@ def sample_inputs(size, layout, dtype):
     pooled = ((h + 1) // 2, (w + 1) // 2)
     dp = inputs.activation(rng, (n, c, *pooled), dtype, layout)
     taps = torch.full_like(dp, 4, dtype=torch.uint8)
+    following = (dy, torch.ones_like(dy), k[0], torch.stack([k[0], k[1], k[1]]))
     bn = tuple(v[:4])
     tracked = torch.tensor(3)
     return {
@@ -59,6 +60,11 @@ def sample_inputs(size, layout, dtype):
         ],
         "conv_dgrad": [(dy, weight, None, size, *CONV), (dy, weight, x, size, *CONV)],
         "conv_dgrad_bn": [(dy, weight, None, x, *bn, None, 1, 0.0, *CONV)],
+        "conv_apply_dgrad": [
+            (*following, weight, None, size, *CONV),
+            (*following, weight, x, size, *CONV),
+        ],
+        "conv_apply_dgrad_bn": [(*following, weight, None, x, *bn, None, 1, 0.0, *CONV)],
         "conv_wgrad": [(dy, x, weight, *no_in, *CONV), (dy, x, weight, *relu_in, *CONV)],
         "max_pool_fwd": [(x, *relu_in, *POOL, (1, 1), False)],
         "max_pool_bwd": [(dp, taps, size, *POOL, (1, 1))],

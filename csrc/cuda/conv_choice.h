@@ -13,4 +13,11 @@ inline bool generic_is_wanted() {
   return choice != nullptr && std::strcmp(choice, "generic") == 0;
 }
 
+// RNK_CUDA_APPLY=separate: bn_bwd_apply is a launch of its own; fused or unset: part of conv_dgrad
+// where that can be.
+inline bool apply_is_separate() {
+  const char* choice = std::getenv("RNK_CUDA_APPLY");
+  return choice != nullptr && std::strcmp(choice, "separate") == 0;
+}
+
 }  // namespace rnk::cuda

@@ -17,6 +17,10 @@ int64_t conv_dgrad_workspace(const ConvDgrad& params) {
   return takes_igemm(params) ? igemm_dgrad_workspace(params) : conv_generic_dgrad_workspace(params);
 }
 
+bool conv_dgrad_applies(const ConvDgrad& params) {
+  return takes_igemm(params) && !apply_is_separate() && igemm_dgrad_applies(params);
+}
+
 void conv_dgrad(const ConvDgrad& params, cudaStream_t stream) {
   if (takes_igemm(params)) return igemm_dgrad(params, stream);
   conv_generic_dgrad(params, stream);

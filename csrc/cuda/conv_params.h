@@ -46,9 +46,17 @@ struct PreviousBn {
   void* sums;  // [2, C], or null: there is no batch norm, dx is wanted
 };
 
+// The batch norm behind the convolution: dy = A * g + B * (y - mean) + C is made on the way.
+struct NextBn {
+  const void *g, *y;  // as dy
+  const void* mean;   // [K]
+  const void* abc;    // [3, K]
+};
+
 // dx = the transposed convolution of dy [+ branch], or g and its sums.
 struct ConvDgrad {
-  const void* dy;
+  void* dy;     // read, or written with next
+  NextBn next;  // or g is null
   const void* w;
   FilterStrides w_strides;
   const void* branch;  // as x, or null

@@ -63,6 +63,9 @@ Phase phase_of(const ConvDgrad& c, int64_t remainder_h, int64_t remainder_w) {
   } else {
     phase.choice.addressing = IgemmAddressing::kConvolution;
   }
+  if (c.next.g != nullptr && phase.choice.addressing == IgemmAddressing::kPointwise) {
+    phase.choice.addressing = IgemmAddressing::kApplied;
+  }
   phase.choice.tile = igemm_tile(phase.choice.addressing, float_units, phase.rows, s.c / s.groups,
                                  s.groups, multiprocessors());
   phase.row_tiles = (phase.rows + phase.choice.tile_rows() - 1) / phase.choice.tile_rows();
@@ -117,7 +120,9 @@ Igemm problem_of(const ConvDgrad& c, const Phase& phase, const void* filter) {
   const ConvShape& s = c.shape;
   const int64_t depth_channels = s.k / s.groups, columns = s.c / s.groups;
   Igemm p{};
-  p.in.data = c.dy;
+  p.in.data = c.next.g != nullptr ? c.next.g : c.dy;
+  p.apply = {c.next.y, static_cast<const float*>(c.next.mean),
+             static_cast<const float*>(c.next.abc), c.dy};
   p.in.image_pitch = s.p * s.q * s.k;
   p.in.pixel_pitch = static_cast<int>(s.k);
   p.in.h = static_cast<int>(s.p), p.in.w = static_cast<int>(s.q);
@@ -173,6 +178,15 @@ bool igemm_dgrad_serves(const ConvDgrad& c) {
          (pieces_of_channels(c) || fits_index(c.shape.n * c.shape.p * c.shape.q * c.shape.k)) &&
          (c.shape.groups == 1 ||
           (pieces_of_channels(c) && c.shape.c / c.shape.groups >= kMinGroupColumns));
+}
+
+// Phases that meet no tap read nothing; the others' rows must be dy's pixels.
+bool igemm_dgrad_applies(const ConvDgrad& c) {
+  const ConvShape& s = c.shape;
+  return !on_float_units(c.dtype, c.tf32) && s.r == 1 && s.s == 1 && s.padding_h == 0 &&
+         s.padding_w == 0 &&
+         in_whole_pieces(s.k, s.groups, c.dtype,
+                         {c.dy, c.next.g, c.next.y, c.next.mean, c.next.abc});
 }
 
 int64_t igemm_dgrad_workspace(const ConvDgrad& c) { return workspace_of(c).bytes; }

@@ -7,8 +7,8 @@
 
 namespace rnk::cuda {
 
-// Math: TensorCores or FloatUnits. Input: IgemmInputCopy or IgemmInputGather. Output: what becomes
-// of the sums.
+// Math: TensorCores or FloatUnits. Input: IgemmInputCopy, IgemmInputGather or IgemmAppliedCopy.
+// Output: what becomes of the sums.
 template <class Tile, typename Element, class Math, class Input, class Output>
 __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
     igemm(const __grid_constant__ Igemm p, const __grid_constant__ typename Output::Params out) {

@@ -1,6 +1,7 @@
 // Starts the implicit-GEMM kernel of a choice. Included once per operand and output type.
 #pragma once
 
+#include "igemm_apply.cuh"
 #include "igemm_kernel.cuh"
 #include "igemm_launch.h"
 #include "igemm_window.cuh"
@@ -15,7 +16,11 @@ using Tile64x64 = IgemmTile<64, 64, 32, 32, 3, 3>;
 // A gathered chunk waits in registers, one ahead.
 using GatherTile = IgemmTile<64, 64, 32, 32, 2, 2>;
 // 24 KiB of filter beside the input's window.
-using WindowTile = IgemmTile<64, 64, 32, 32, 3, 3, false>;
+using WindowTile = IgemmTile<64, 64, 32, 32, 3, 3, 0>;
+// Two stages of g, y and the filter: 50, 66 and 98 KiB.
+using Applied64x64 = IgemmTile<64, 64, 32, 32, 2, 3, 2>;
+using Applied64x128 = IgemmTile<64, 128, 32, 64, 2, 2, 2>;
+using Applied64x256 = IgemmTile<64, 256, 32, 64, 2, 1, 2>;
 
 // One launch: the problem, what becomes of its sums, and where.
 template <template <class, typename> class Output, typename Element>
@@ -64,9 +69,21 @@ struct IgemmLaunch {
     }
   }
 
+  template <class Tile, typename T>
+  void start_applied() const {
+    start<Tile, TensorCores<T, Tile>, IgemmAppliedCopy<Tile, Element>>();
+  }
+
   // T: what the tensor cores multiply, the element type or Tf32.
   template <typename T>
   void on_tensor_cores() const {
+    if constexpr (!Output<Applied64x64, Element>::kPrologues) {
+      if (choice.addressing == IgemmAddressing::kApplied) {
+        if (choice.tile == IgemmTileKind::k64x64) return start_applied<Applied64x64, T>();
+        if (choice.tile == IgemmTileKind::k64x128) return start_applied<Applied64x128, T>();
+        return start_applied<Applied64x256, T>();
+      }
+    }
     if constexpr (Output<WindowTile, Element>::kPrologues) {
       if (choice.addressing == IgemmAddressing::kWindow) {
         return run<WindowTile>(igemm_window<WindowTile, Element, T, Output<WindowTile, Element>>,
@@ -82,7 +99,7 @@ struct IgemmLaunch {
         return start_tile<Tile128x128, TensorCores<T, Tile128x128>>();
       case IgemmTileKind::k128x64:
         return start_tile<Tile128x64, TensorCores<T, Tile128x64>>();
-      case IgemmTileKind::k64x64:
+      default:
         return start_tile<Tile64x64, TensorCores<T, Tile64x64>>();
     }
   }

@@ -27,6 +27,14 @@ struct IgemmInput {
   float slope;
 };
 
+// Where the input is made on the way (igemm_apply.cuh): data is g.
+struct IgemmApply {
+  const void* y;      // as data
+  const float* mean;  // [pixel_pitch]
+  const float* abc;   // [3, pixel_pitch]
+  void* dy;           // as data
+};
+
 // [groups * columns, pitch], depth contiguous, rows aligned to 16 bytes, zero from depth to pitch.
 struct IgemmFilter {
   const void* data;
@@ -44,6 +52,7 @@ struct Igemm {
   IgemmInput in;
   IgemmFilter filter;
   IgemmWindow window;
+  IgemmApply apply;
   int rows, columns, depth;  // columns: of a group
   int column_tiles;
   FastDiv by_column_tiles, by_image, by_width;  // the output grid's i * width + j and j

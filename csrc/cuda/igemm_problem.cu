@@ -107,6 +107,10 @@ IgemmTileKind igemm_tile(IgemmAddressing addressing, bool float_units, int64_t r
   if (addressing == IgemmAddressing::kGather || addressing == IgemmAddressing::kWindow) {
     return IgemmTileKind::k64x64;
   }
+  if (addressing == IgemmAddressing::kApplied) {
+    if (columns <= 64) return IgemmTileKind::k64x64;
+    return columns <= 128 ? IgemmTileKind::k64x128 : IgemmTileKind::k64x256;
+  }
   if (float_units) return IgemmTileKind::k128x64;
   return choose_tile(rows, columns, groups, multiprocessors);
 }

@@ -18,9 +18,9 @@ constexpr int kChunkBytes = kPieceBytes * kPieces;
 // fall into different banks.
 constexpr int kStagePad = 8;
 
-// Blocks: how many of them share a multiprocessor's registers. StagesInput: whether a stage has the
-// input's rows, or the filter's alone.
-template <int M, int N, int WarpM, int WarpN, int Stages, int Blocks, bool StagesInput = true>
+// Blocks: how many of them share a multiprocessor's registers. Inputs: how many tensors of which a
+// stage has rows beside the filter's.
+template <int M, int N, int WarpM, int WarpN, int Stages, int Blocks, int Inputs = 1>
 struct IgemmTile {
   static constexpr int kM = M, kN = N;
   static constexpr int kWarpM = WarpM, kWarpN = WarpN;
@@ -31,10 +31,10 @@ struct IgemmTile {
   // A thread copies one piece of every kRowStep-th row.
   static constexpr int kRowStep = kThreads / kPieces;
   static constexpr int kRowsM = M / kRowStep, kRowsN = N / kRowStep;
-  // Behind the operands' rows the prologue's scale and bias of a chunk, at most 64 floats each.
-  static constexpr int kFilterOffset = StagesInput ? M * kChunkBytes : 0;
+  // Behind the operands' rows two vectors of a chunk for each input, at most 64 floats each.
+  static constexpr int kFilterOffset = Inputs * M * kChunkBytes;
   static constexpr int kVectorOffset = kFilterOffset + N * kChunkBytes;
-  static constexpr int kStageBytes = kVectorOffset + (StagesInput ? 4 * kChunkBytes : 0);
+  static constexpr int kStageBytes = kVectorOffset + Inputs * 4 * kChunkBytes;
   static constexpr int kStagedPitch = N + kStagePad;
   static constexpr int kStagedBytes = M * kStagedPitch * static_cast<int>(sizeof(float));
   static constexpr int kSharedBytes =

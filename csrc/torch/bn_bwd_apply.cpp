@@ -1,5 +1,6 @@
 // bn_bwd_apply: dy = A * g' + B * (y - mean) + C, g' = g or g * act'(scale * y + bias).
 #include "backend.h"
+#include "conv_run.h"
 
 #if !defined(RNK_BACKEND_CPU)
 #include "../cuda/bn_bwd_apply.h"
@@ -43,6 +44,12 @@ Tensor bn_bwd_apply(const Tensor& g, const Tensor& y, const Tensor& mean, const 
 }
 
 }  // namespace
+
+Tensor apply_bn_bwd(const NextBn& next) {
+  const auto identity = static_cast<int64_t>(Act::kIdentity);
+  return bn_bwd_apply(next.g, next.y, next.mean, next.abc, {}, {}, identity, 0);
+}
+
 }  // namespace rnk
 
 RNK_REGISTER(bn_bwd_apply)

@@ -40,6 +40,11 @@ struct PreviousBn {
   double slope;
 };
 
+// The batch norm behind it, whose bn_bwd_apply makes dy of g.
+struct NextBn {
+  const Tensor &g, &y, &mean, &abc;
+};
+
 // The one memory format t is dense in; nothing where it fits both (C == 1, or H == W == 1) or none.
 inline std::optional<MemoryFormat> strict_format(const Tensor& t) {
   const bool contiguous = is_dense(t, {3, 2, 1, 0}), channels_last = is_channels_last(t);

@@ -19,6 +19,20 @@ std::tuple<Tensor, Tensor> run_conv_dgrad_bn(const Tensor& dy, const Tensor& w,
                                              const OptionalTensor& branch, const PreviousBn& bn,
                                              const ConvGeometry& conv, bool tf32);
 
+// The same, and dy = A * g + B * (y - mean) + C as the last tensor.
+std::tuple<Tensor, Tensor> run_conv_apply_dgrad(const NextBn& next, const Tensor& w,
+                                                const OptionalTensor& branch,
+                                                const Ints& input_size, const ConvGeometry& conv,
+                                                bool tf32);
+
+std::tuple<Tensor, Tensor, Tensor> run_conv_apply_dgrad_bn(const NextBn& next, const Tensor& w,
+                                                           const OptionalTensor& branch,
+                                                           const PreviousBn& bn,
+                                                           const ConvGeometry& conv, bool tf32);
+
+// The op of bn_bwd_apply.cpp without an activation.
+Tensor apply_bn_bwd(const NextBn& next);
+
 Tensor run_conv_wgrad(const Tensor& dy, const Tensor& x, const Tensor& w, const PrologueArgs& in,
                       const ConvGeometry& conv, bool tf32);
 

@@ -18,6 +18,7 @@ from .bn_layer import (
     BNState,
     act_backward,
     act_forward,
+    backward_vectors,
     bn_backward,
     dense_like,
     needs_sums,
@@ -31,6 +32,7 @@ from .layers import (
     LayerSpec,
     Prologue,
     conv_bn_forward,
+    fuses_apply,
     fuses_dgrad,
     residual_for,
 )
@@ -229,12 +231,19 @@ class _LayerBackward(NamedTuple):
     kept: BlockKept
     needs: BlockNeeds
 
-    def dy(self, i: int, g: Tensor, sums: Tensor | None, act: int) -> Tensor:
-        """Gradient of the raw convolution output; g, sums, act as in _Incoming."""
+    def dy(self, i: int, at: _Incoming) -> Tensor:
+        """Gradient of the raw convolution output."""
         layer, state = self.spec.layers[i], self.kept.states[i]
         gamma, y = self.params.vectors[i].gamma, self.kept.ys[i]
         slope = self.spec.act.slope
-        return bn_backward(self.ns, layer.mode, gamma, state, y, g, sums, act, slope)
+        return bn_backward(self.ns, layer.mode, gamma, state, y, *at, slope)
+
+    def parts(self, i: int, at: _Incoming) -> tuple[Tensor, ...]:
+        """g, y, mean, abc, of which conv_apply_dgrad makes dy."""
+        layer, state = self.spec.layers[i], self.kept.states[i]
+        gamma = self.params.vectors[i].gamma
+        abc = backward_vectors(self.ns, layer.mode, gamma, state, at.sums)
+        return at.g, self.kept.ys[i], state.mean, abc
 
     def vectors(self, i: int, sums: Tensor | None) -> LayerGrads:
         """Gradients of gamma, beta and the convolution's bias."""
@@ -249,10 +258,64 @@ class _LayerBackward(NamedTuple):
         )
 
     def input(self, i: int, x: Tensor) -> tuple[Tensor, Prologue]:
-        """h and prologue of a layer of the main branch."""
-        if i == 0:
+        """h and prologue of a layer; the projection reads x, as the first does."""
+        if i == 0 or i == len(self.spec.convs):
             return x, NO_PROLOGUE
         return self.kept.ys[i - 1], prologue_of(self.kept.states[i - 1], self.spec.act)
+
+    def below(self, i: int) -> bool:
+        """Whether the input's gradient of a layer of the main branch has a reader."""
+        return self.needs.x or any(any(need) for need in self.needs.layers[:i])
+
+    def wants_sums(self, i: int) -> bool:
+        return needs_sums(self.kept.states[i], self.needs.layers[i][1:4])
+
+    def fused(
+        self, i: int, parts: tuple[Tensor, ...], x: Tensor, branch: Tensor | None
+    ) -> tuple[_Incoming, Tensor]:
+        """What arrives below layer i (dx where i = 0), and dy, made on the way."""
+        ns, w, conv = self.ns, self.params.weights[i], self.spec.layers[i].conv
+        if i == 0 or i == len(self.spec.convs):
+            if branch is not None:
+                branch = branch.contiguous(memory_format=conv_memory_format(parts[1], w))
+            dx, dy = ns.conv_apply_dgrad(*parts, w, branch, x.shape, *conv)
+            return _Incoming(dx, None, IDENTITY), dy
+        y, state, act = self.kept.ys[i - 1], self.kept.states[i - 1], self.spec.act
+        if self.wants_sums(i - 1):
+            g, sums, dy = ns.conv_apply_dgrad_bn(*parts, w, None, y, *state[:4], None, *act, *conv)
+            return _Incoming(g, sums, IDENTITY), dy
+        dz, dy = ns.conv_apply_dgrad(*parts, w, None, y.shape, *conv)
+        return _Incoming(dense_like(dz, y), None, act.act), dy
+
+    def separate(self, i: int, dy: Tensor, x: Tensor, branch: Tensor | None) -> _Incoming:
+        """The same from dy."""
+        ns, w, conv = self.ns, self.params.weights[i], self.spec.layers[i].conv
+        if i == 0 or i == len(self.spec.convs):
+            return _Incoming(input_gradient(ns, dy, w, branch, x.shape, conv), None, IDENTITY)
+        y, state = self.kept.ys[i - 1], self.kept.states[i - 1]
+        return through_act(ns, dy, w, conv, None, y, state, self.spec.act, self.wants_sums(i - 1))
+
+    def run(
+        self, i: int, arriving: list[_Incoming], x: Tensor, branch: Tensor | None, below: bool
+    ) -> tuple[Tensor | None, _Incoming | None]:
+        """The weight's gradient, and what arrives below if it has a reader.
+
+        `arriving` is emptied, and references are dropped as soon as a tensor has been read: what is
+        allocated next then takes its place in memory, which is mapped and in the cache.
+        """
+        at = arriving.pop()
+        if below and at.act == IDENTITY and fuses_apply(self.ns, at.g):
+            parts = self.parts(i, at)
+            del at
+            following, dy = self.fused(i, parts, x, branch)
+            del parts
+            return self.dw(i, dy, *self.input(i, x)), following
+        if not below and not self.needs.layers[i][0]:
+            return None, None
+        dy = self.dy(i, at)
+        del at
+        dw = self.dw(i, dy, *self.input(i, x))
+        return dw, self.separate(i, dy, x, branch) if below else None
 
 
 _NO_BUFFERS = (None, None, None)
@@ -276,47 +339,30 @@ def block_backward(
     residual, state2 = None, None
     if spec.downsample is not None or (mask is None and act != IDENTITY):
         residual, state2 = _skip(spec, x, shortcut, kept)
-    with_sums = any(
-        needs_sums(state, need[1:4])
-        for state, need in zip(states[last:], needs.layers[last:], strict=True)
-    )
+    step = _LayerBackward(ns, spec, params, kept, needs)
+    with_sums = any(map(step.wants_sums, range(last, len(spec.layers))))
     g, sums, sums2, _ = act_backward(
         ns, dense_like(dout, ys[last]), ys[last], states[last], residual, state2, mask, act,
         slope, False, with_sums,
     )  # fmt: skip
 
-    # References are dropped as soon as a tensor has been read: what is allocated next then takes
-    # its place in memory, which is mapped and in the cache.
-    step = _LayerBackward(ns, spec, params, kept, needs)
     grads: list[LayerGrads] = [(None,) * LAYER_TENSORS] * len(spec.layers)
     branch = None if has_shortcut else g
     if spec.downsample is not None:
         i = last + 1
-        wanted = needs.x or needs.layers[i][0]
-        dy = step.dy(i, g, sums2, IDENTITY) if wanted else None
-        dw = step.dw(i, dy, x, NO_PROLOGUE)
+        dw, below = step.run(i, [_Incoming(g, sums2, IDENTITY)], x, None, needs.x)
         grads[i] = (dw, *step.vectors(i, sums2), *_NO_BUFFERS)
-        branch = None
-        if needs.x and dy is not None:
-            branch = ns.conv_dgrad(dy, params.weights[i], None, x.shape, *spec.downsample.conv)
-        del dy
+        branch = None if below is None else below.g
 
     dshortcut = g if needs.shortcut else None
-    dx: Tensor | None = None
-    act = IDENTITY
+    arriving = [_Incoming(g, sums, IDENTITY)]
+    del g
     for i in range(last, -1, -1):
-        below = needs.x or any(any(need) for need in needs.layers[:i])
-        dy = step.dy(i, g, sums, act) if below or needs.layers[i][0] else None
-        vectors = step.vectors(i, sums)
-        del g
-        grads[i] = (step.dw(i, dy, *step.input(i, x)), *vectors, *_NO_BUFFERS)
-        if not below or dy is None:
+        vectors = step.vectors(i, arriving[0].sums)
+        dw, following = step.run(i, arriving, x, branch if i == 0 else None, step.below(i))
+        grads[i] = (dw, *vectors, *_NO_BUFFERS)
+        if following is None:
             break
-        w, conv = params.weights[i], spec.convs[i].conv
-        if i == 0:
-            dx = input_gradient(ns, dy, w, branch, x.shape, conv)
-            break
-        wants = needs_sums(states[i - 1], needs.layers[i - 1][1:4])
-        g, sums, act = through_act(ns, dy, w, conv, None, ys[i - 1], states[i - 1], spec.act, wants)  # noqa: RUF059 - the next turn of the loop reads them
-        del dy
-    return BlockGrads(dx, dshortcut, grads)
+        arriving.append(following)
+        del following
+    return BlockGrads(arriving[0].g if arriving else None, dshortcut, grads)

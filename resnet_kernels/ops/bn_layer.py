@@ -160,6 +160,16 @@ def act_backward(
     return ActGrad(g, sums, sums2, IDENTITY)
 
 
+def backward_vectors(
+    ns: Any, mode: BNMode, gamma: Tensor | None, state: BNState, sums: Tensor | None
+) -> Tensor:
+    """A, B, C [3, K] of dy = A * g + B * (y - mean) + C."""
+    if state.total is None or sums is None:
+        zero = torch.zeros_like(state.scale)
+        return torch.stack([state.scale, zero, zero])
+    return ns.bn_bwd_finalize(_all_reduce(sums, mode.group), gamma, state.rstd, state.total)
+
+
 def bn_backward(
     ns: Any,
     mode: BNMode,
@@ -172,11 +182,7 @@ def bn_backward(
     slope: float,
 ) -> Tensor:
     """dy of the BN layer; with `act`, g is dz and act' is applied on the way."""
-    if state.total is None or sums is None:
-        zero = torch.zeros_like(state.scale)
-        abc = torch.stack([state.scale, zero, zero])
-    else:
-        abc = ns.bn_bwd_finalize(_all_reduce(sums, mode.group), gamma, state.rstd, state.total)
+    abc = backward_vectors(ns, mode, gamma, state, sums)
     if act == IDENTITY:
         return ns.bn_bwd_apply(g, y, state.mean, abc, None, None, IDENTITY, 0.0)
     return ns.bn_bwd_apply(g, y, state.mean, abc, state.scale, state.bias, act, slope)

@@ -134,6 +134,18 @@ def _conv_dgrad_bn(
     return torch.empty_like(y_prev), _vectors(y_prev, 2, y_prev.shape[1])
 
 
+def _conv_apply_dgrad(
+    g: Tensor, y: Tensor, mean: Tensor, abc: Tensor, w: Tensor, *rest: Any
+) -> tuple[Tensor, Tensor]:
+    return _conv_dgrad(y, w, *rest), torch.empty_like(y)
+
+
+def _conv_apply_dgrad_bn(
+    g: Tensor, y: Tensor, mean: Tensor, abc: Tensor, w: Tensor, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    return *_conv_dgrad_bn(y, w, *rest), torch.empty_like(y)
+
+
 def _conv_wgrad(dy: Tensor, x: Tensor, w: Tensor, *rest: Any) -> Tensor:
     return torch.empty_like(w)
 
@@ -172,6 +184,8 @@ FAKES: dict[str, Callable[..., Any]] = {
     "bn_bwd_apply": _bn_bwd_apply,
     "conv_dgrad": _conv_dgrad,
     "conv_dgrad_bn": _conv_dgrad_bn,
+    "conv_apply_dgrad": _conv_apply_dgrad,
+    "conv_apply_dgrad_bn": _conv_apply_dgrad_bn,
     "conv_wgrad": _conv_wgrad,
     "max_pool_fwd": _max_pool_fwd,
     "max_pool_bwd": _max_pool_bwd,

@@ -19,7 +19,17 @@ from .layout import conv_memory_format
 
 _ops = torch.ops.resnet_kernels
 
-DECLARED = frozenset({"conv_fwd", "conv_fwd_stats", "conv_dgrad", "conv_dgrad_bn", "conv_wgrad"})
+DECLARED = frozenset(
+    {
+        "conv_fwd",
+        "conv_fwd_stats",
+        "conv_dgrad",
+        "conv_dgrad_bn",
+        "conv_apply_dgrad",
+        "conv_apply_dgrad_bn",
+        "conv_wgrad",
+    }
+)
 
 
 def _compute_dtype(x: Tensor) -> torch.dtype:
@@ -195,6 +205,24 @@ def conv_dgrad_bn(
     return _ops.bn_act_bwd_reduce_add(dz, y_prev, mean, rstd, scale, bias, None, mask, act, slope)
 
 
+def _dy(g: Tensor, y: Tensor, mean: Tensor, abc: Tensor) -> Tensor:
+    return _ops.bn_bwd_apply(g, y, mean, abc, None, None, IDENTITY, 0.0)
+
+
+def conv_apply_dgrad(
+    g: Tensor, y: Tensor, mean: Tensor, abc: Tensor, *rest: Any
+) -> tuple[Tensor, Tensor]:
+    dy = _dy(g, y, mean, abc)
+    return conv_dgrad(dy, *rest), dy
+
+
+def conv_apply_dgrad_bn(
+    g: Tensor, y: Tensor, mean: Tensor, abc: Tensor, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    dy = _dy(g, y, mean, abc)
+    return *conv_dgrad_bn(dy, *rest), dy
+
+
 def conv_wgrad(
     dy: Tensor,
     x: Tensor,
@@ -223,6 +251,8 @@ _CONV: dict[str, Callable[..., Any]] = {
     "conv_fwd_stats": conv_fwd_stats,
     "conv_dgrad": conv_dgrad,
     "conv_dgrad_bn": conv_dgrad_bn,
+    "conv_apply_dgrad": conv_apply_dgrad,
+    "conv_apply_dgrad_bn": conv_apply_dgrad_bn,
     "conv_wgrad": conv_wgrad,
 }
 

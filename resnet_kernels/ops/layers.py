@@ -275,3 +275,17 @@ def fuses_dgrad(ns: Any, dy: Tensor) -> bool:
     if ns.name != "resnet_kernels":
         return True
     return _DGRAD_BN_ON_CUDA if dy.device.type == "cuda" else own_cpu_convolution(dy)
+
+
+_APPLY_ON_CUDA = has_native_kernel("conv_apply_dgrad", "cuda")
+
+
+def fuses_apply(ns: Any, g: Tensor) -> bool:
+    """Whether conv_apply_dgrad may be one kernel for g: on CUDA, for 1 x 1 convolutions.
+
+    It then saves a pass: dy is written on the way instead of being read again. For other
+    convolutions the op itself puts bn_bwd_apply in front (igemm_dgrad_applies).
+    """
+    if ns.name == "resnet_kernels":
+        return _APPLY_ON_CUDA and g.device.type == "cuda"
+    return bool(ns.name == "resnet_kernels_emulated")

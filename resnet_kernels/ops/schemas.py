@@ -56,6 +56,15 @@ SCHEMAS: dict[str, str] = {
         f"(Tensor dy, Tensor w, Tensor? branch, Tensor y_prev, {_BN}, Tensor? mask, int act, "
         f"float slope, {_CONV}) -> (Tensor g, Tensor sums)"
     ),
+    "conv_apply_dgrad": (
+        "(Tensor g, Tensor y, Tensor mean, Tensor abc, Tensor w, Tensor? branch, "
+        f"SymInt[] input_size, {_CONV}) -> (Tensor dx, Tensor dy)"
+    ),
+    "conv_apply_dgrad_bn": (
+        "(Tensor g, Tensor y, Tensor mean, Tensor abc, Tensor w, Tensor? branch, Tensor y_prev, "
+        "Tensor mean_prev, Tensor rstd_prev, Tensor scale_prev, Tensor bias_prev, Tensor? mask, "
+        f"int act, float slope, {_CONV}) -> (Tensor g_prev, Tensor sums, Tensor dy)"
+    ),
     "conv_wgrad": f"(Tensor dy, Tensor x, Tensor w, {_PROLOGUE}, {_CONV}) -> Tensor",
     "max_pool_fwd": (
         f"({_POOL_INPUT}, int[2] kernel, int[2] stride, int[2] padding, int[2] dilation, "

@@ -33,6 +33,8 @@ from .common import (
     unpack_mask,
 )
 from .conv import (
+    conv_apply_dgrad,
+    conv_apply_dgrad_bn,
     conv_dgrad,
     conv_dgrad_bn,
     conv_fwd,
@@ -63,6 +65,8 @@ __all__ = [
     "bn_bwd_finalize",
     "bn_finalize",
     "bn_stats",
+    "conv_apply_dgrad",
+    "conv_apply_dgrad_bn",
     "conv_dgrad",
     "conv_dgrad_bn",
     "conv_fwd",

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .bn import bn_act_fwd, bn_stats, bn_sums, masked_grad, pre_act
-from .common import apply_act, in_layout_of, per_channel, round_tf32, store, up
+from .bn import bn_act_fwd, bn_bwd_apply, bn_stats, bn_sums, masked_grad, pre_act
+from .common import IDENTITY, apply_act, in_layout_of, per_channel, round_tf32, store, up
 
 
 def prologue(
@@ -128,6 +128,21 @@ def conv_dgrad_bn(
     t = None if mask is not None else pre_act(y_prev, scale, bias)
     g = store(masked_grad(dz, t, mask, act, slope), y_prev)
     return g, bn_sums(up(g), y_prev, mean, rstd)
+
+
+def conv_apply_dgrad(
+    g: Tensor, y: Tensor, mean: Tensor, abc: Tensor, *rest: Any
+) -> tuple[Tensor, Tensor]:
+    """dy is stored before it is multiplied."""
+    dy = bn_bwd_apply(g, y, mean, abc, None, None, IDENTITY, 0.0)
+    return conv_dgrad(dy, *rest), dy
+
+
+def conv_apply_dgrad_bn(
+    g: Tensor, y: Tensor, mean: Tensor, abc: Tensor, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    dy = bn_bwd_apply(g, y, mean, abc, None, None, IDENTITY, 0.0)
+    return *conv_dgrad_bn(dy, *rest), dy
 
 
 def conv_wgrad(

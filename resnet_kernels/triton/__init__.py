@@ -26,6 +26,8 @@ MODULES = {
     "bn_bwd_apply": "bn_bwd_apply",
     "conv_dgrad": "conv_dgrad",
     "conv_dgrad_bn": "conv_dgrad",
+    "conv_apply_dgrad": "conv_apply_dgrad",
+    "conv_apply_dgrad_bn": "conv_apply_dgrad",
     "conv_wgrad": "conv_wgrad",
     "max_pool_fwd": "max_pool",
     "max_pool_bwd": "max_pool",

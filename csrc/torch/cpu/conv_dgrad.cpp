@@ -69,4 +69,21 @@ std::tuple<Tensor, Tensor> run_conv_dgrad_bn(const Tensor& dy, const Tensor& w,
   return {g, sums};
 }
 
+// Two passes: the caches of a CPU hold too little of dy between one convolution's tiles.
+std::tuple<Tensor, Tensor> run_conv_apply_dgrad(const NextBn& next, const Tensor& w,
+                                                const OptionalTensor& branch,
+                                                const Ints& input_size, const ConvGeometry& conv,
+                                                bool tf32) {
+  const Tensor dy = apply_bn_bwd(next);
+  return {run_conv_dgrad(dy, w, branch, input_size, conv, tf32), dy};
+}
+
+std::tuple<Tensor, Tensor, Tensor> run_conv_apply_dgrad_bn(const NextBn& next, const Tensor& w,
+                                                           const OptionalTensor& branch,
+                                                           const PreviousBn& bn,
+                                                           const ConvGeometry& conv, bool tf32) {
+  const Tensor dy = apply_bn_bwd(next);
+  return std::tuple_cat(run_conv_dgrad_bn(dy, w, branch, bn, conv, tf32), std::make_tuple(dy));
+}
+
 }  // namespace rnk

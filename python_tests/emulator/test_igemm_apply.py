@@ -1,0 +1,101 @@
+"""Input gradients that make a batch norm's dy on the way: every instantiation, exact integers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from bn_cases import LEAKY, OPS, RELU, Draw, as_double
+from shapes import ConvShape
+
+from resnet_kernels import emulator, reference
+
+OPERANDS = {
+    "fp16": (torch.float16, False),
+    "bf16": (torch.bfloat16, False),
+    "tf32": (torch.float32, True),
+}
+# By the columns of a tile: rows and columns that end inside it, depths that end inside a chunk and
+# of several, groups, a stride whose other pixels meet no tap.
+SHAPES = {
+    64: [
+        ConvShape(3, 40, 5, 7, 136, 1, 1),
+        ConvShape(2, 64, 9, 8, 72, 1, 1, (2, 2)),
+        ConvShape(1, 48, 4, 4, 64, 1, 1, groups=2),
+    ],
+    128: [ConvShape(2, 104, 6, 6, 200, 1, 1), ConvShape(1, 128, 8, 8, 64, 1, 1)],
+    256: [ConvShape(1, 256, 8, 8, 136, 1, 1), ConvShape(2, 300, 5, 5, 16, 1, 1, (1, 2))],
+}
+CASES = [(columns, shape) for columns, shapes in SHAPES.items() for shape in shapes]
+
+
+def arguments(d: Draw, shape: ConvShape, name: str):
+    abc = torch.stack([d.vector(shape.k) for _ in range(3)])
+    g, y, w = d.activation(shape.y_size), d.activation(shape.y_size), d.activation(shape.w_size)
+    geometry = (shape.stride, shape.padding, shape.dilation, shape.groups, OPERANDS[name][1])
+    return (g.clone(), y.clone(), d.vector(shape.k), abc, w), geometry
+
+
+def applied(kernels) -> list[str]:
+    return [kernel for kernel in kernels if "IgemmAppliedCopy" in kernel]
+
+
+@pytest.mark.parametrize("columns, shape", CASES, ids=lambda v: getattr(v, "id", str(v)))
+@pytest.mark.parametrize("name", OPERANDS)
+def test_integers_are_exact(name, columns, shape, rng):
+    d = Draw(rng, (OPERANDS[name][0], "nhwc"), True)
+    given, geometry = arguments(d, shape, name)
+    for branch in (None, d.activation(shape.x_size)):
+        args = (*given, branch, list(shape.x_size), *geometry)
+        with emulator.active() as run:
+            outputs = OPS.conv_apply_dgrad(*args)
+        assert f"IgemmTileILi64ELi{columns}E" in applied(run.kernels)[0]
+        assert not any("bn_bwd_apply" in kernel for kernel in run.kernels)
+        for ours, exact in zip(
+            outputs, reference.conv_apply_dgrad(*map(as_double, args)), strict=True
+        ):
+            assert torch.equal(ours, exact.to(ours.dtype))
+    y_prev, bn = d.activation(shape.x_size), d.bn(shape.c)
+    bits = reference.bn_act_fwd_mask(y_prev, *bn[2:], None, None, None, RELU, 0.0)[1]
+    for mask, act in ((None, LEAKY), (bits, RELU)):
+        args = (*given, None, y_prev, *bn, mask, act, 0.5, *geometry)
+        with emulator.active() as run:
+            g, sums, dy = OPS.conv_apply_dgrad_bn(*args)
+        assert applied(run.kernels)
+        want_g, _, want_dy = reference.conv_apply_dgrad_bn(*map(as_double, args))
+        assert torch.equal(g, want_g.to(g.dtype)) and torch.equal(dy, want_dy.to(dy.dtype))
+        want = reference.bn.bn_sums(g.double(), y_prev.double(), *(t.double() for t in bn[:2]))
+        assert torch.allclose(sums.double(), want, rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", OPERANDS)
+def test_the_same_as_two_launches(name, rng, monkeypatch):
+    """With any values: dy to the bit; dx sums the same products in the same order."""
+    d = Draw(rng, (OPERANDS[name][0], "nhwc"), False)
+    shape = SHAPES[128][0]
+    given, geometry = arguments(d, shape, name)
+    args = (*given, None, list(shape.x_size), *geometry)
+    with emulator.active() as run:
+        fused = OPS.conv_apply_dgrad(*args)
+    assert applied(run.kernels)
+    monkeypatch.setenv("RNK_CUDA_APPLY", "separate")
+    with emulator.active() as run:
+        two = OPS.conv_apply_dgrad(*args)
+    assert not applied(run.kernels) and any("bn_bwd_apply" in kernel for kernel in run.kernels)
+    assert all(torch.equal(a, b) for a, b in zip(fused, two, strict=True))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"r": 3, "s": 3, "padding": (1, 1)}, {"padding": (1, 1)}, {"k": 20}],
+    ids=["3x3", "padding", "channels that are no pieces"],
+)
+def test_others_take_two_launches(change, rng):
+    d = Draw(rng, (torch.float16, "nhwc"), True)
+    shape = ConvShape(1, 16, 4, 5, 24, 1, 1)._replace(**change)
+    given, geometry = arguments(d, shape, "fp16")
+    args = (*given, None, list(shape.x_size), *geometry)
+    with emulator.active() as run:
+        dx, dy = OPS.conv_apply_dgrad(*args)
+    assert not applied(run.kernels)
+    want_dx, want_dy = reference.conv_apply_dgrad(*map(as_double, args))
+    assert torch.equal(dx, want_dx.to(dx.dtype)) and torch.equal(dy, want_dy.to(dy.dtype))
