@@ -21,9 +21,10 @@ LEVELS = (
     "+ statistics in the convolution's epilogue",
     "+ batch norm and relu in prologues",
     "+ relu's gradient and sums in dgrad's epilogue",
-    "+ bit mask = block ops",
+    "+ bit mask",
+    "+ batch norm's dy in 1x1 dgrads = block ops",
 )
-STATISTICS, PROLOGUE, DGRAD, MASK = 1, 2, 3, 4
+STATISTICS, PROLOGUE, DGRAD, MASK, APPLY = 1, 2, 3, 4, 5
 NO_PROLOGUE: tuple[Any, ...] = (None, None, IDENTITY, 0.0)
 NO_EPILOGUE = (None, None, None, IDENTITY, 0.0)
 NO_AFFINE: tuple[Any, ...] = (None, None)
@@ -141,14 +142,57 @@ def forward(block: BlockShape, t: BlockTensors, level: int) -> tuple[list[Layer]
     return layers, residual, mask
 
 
-def layer_gradient(layer: Layer, g: Tensor, sums: Tensor | None, act: int) -> Tensor:
-    """dy and, on the way, dw. act: its gradient is still to be applied to g."""
-    mean, rstd, scale, bias, count = layer.state
-    abc = OPS.bn_bwd_finalize(sums, layer.gamma, rstd, count)
-    affine = (scale, bias) if act != IDENTITY else (None, None)
-    dy = OPS.bn_bwd_apply(g, layer.y, mean, abc, *affine, act, 0.0)
+class Arriving(NamedTuple):
+    """The gradient at a layer's batch norm, its sums, the activation still to be applied to it."""
+
+    g: Tensor
+    sums: Tensor | None
+    act: int = IDENTITY
+
+
+def parts_of(layer: Layer, at: Arriving) -> tuple[Tensor, ...]:
+    """What dy = A * g + B * (y - mean) + C is made of."""
+    mean, rstd, _, _, count = layer.state
+    return at.g, layer.y, mean, OPS.bn_bwd_finalize(at.sums, layer.gamma, rstd, count)
+
+
+def filter_gradient(layer: Layer, dy: Tensor) -> None:
     OPS.conv_wgrad(dy, layer.h, layer.w, *layer.prologue, *layer.geometry)
+
+
+def layer_gradient(layer: Layer, at: Arriving) -> Tensor:
+    """dy and, on the way, dw."""
+    affine = layer.state[2:4] if at.act != IDENTITY else (None, None)
+    dy = OPS.bn_bwd_apply(*parts_of(layer, at), *affine, at.act, 0.0)
+    filter_gradient(layer, dy)
     return dy
+
+
+def input_gradient(
+    layer: Layer, at: Arriving, branch: Tensor | None, size: Any, level: int
+) -> Tensor:
+    """dx of a layer whose input is no batch norm's, and its dw."""
+    rest = (layer.w, branch, size, *layer.geometry)
+    if level < APPLY:
+        return OPS.conv_dgrad(layer_gradient(layer, at), *rest)
+    dx, dy = OPS.conv_apply_dgrad(*parts_of(layer, at), *rest)
+    filter_gradient(layer, dy)
+    return dx
+
+
+def through(layer: Layer, at: Arriving, before: Layer, level: int) -> Arriving:
+    """What arrives at the layer before, and this one's dw."""
+    bn = (before.y, *before.state[:4])
+    if level < DGRAD:
+        dy = layer_gradient(layer, at)
+        g = OPS.conv_dgrad(dy, layer.w, None, before.y.shape, *layer.geometry)
+        return Arriving(g, OPS.bn_act_bwd_reduce(g, *bn, *RELU_ARGS), RELU)
+    rest = (layer.w, None, *bn, None, *RELU_ARGS, *layer.geometry)
+    if level < APPLY:
+        return Arriving(*OPS.conv_dgrad_bn(layer_gradient(layer, at), *rest))
+    g, sums, dy = OPS.conv_apply_dgrad_bn(*parts_of(layer, at), *rest)
+    filter_gradient(layer, dy)
+    return Arriving(g, sums)
 
 
 def block_gradient(
@@ -175,24 +219,13 @@ def step(block: BlockShape, t: BlockTensors, level: int) -> None:
     """Forward and backward of one block; every gradient is wanted."""
     layers, residual, mask = forward(block, t, level)
     g, sums, sums2 = block_gradient(block, t, layers, residual, mask, level)
-    branch, act = g, IDENTITY
+    branch = g
     if block.downsample:
-        projection = layers[-1]
-        dy = layer_gradient(projection, g, sums2, IDENTITY)
-        branch = OPS.conv_dgrad(dy, projection.w, None, t.x.shape, *projection.geometry)
-    for i in range(len(block.convs) - 1, -1, -1):
-        layer = layers[i]
-        dy = layer_gradient(layer, g, sums, act)
-        if i == 0:
-            OPS.conv_dgrad(dy, layer.w, branch, t.x.shape, *layer.geometry)
-            return
-        before = layers[i - 1]
-        bn = (before.y, *before.state[:4])
-        if level >= DGRAD:
-            g, sums = OPS.conv_dgrad_bn(dy, layer.w, None, *bn, None, *RELU_ARGS, *layer.geometry)
-        else:
-            g = OPS.conv_dgrad(dy, layer.w, None, before.y.shape, *layer.geometry)
-            sums, act = OPS.bn_act_bwd_reduce(g, *bn, *RELU_ARGS), RELU
+        branch = input_gradient(layers[-1], Arriving(g, sums2), None, t.x.shape, level)
+    at = Arriving(g, sums)
+    for i in range(len(block.convs) - 1, 0, -1):
+        at = through(layers[i], at, layers[i - 1], level)
+    input_gradient(layers[0], at, branch, t.x.shape, level)
 
 
 STEM = ConvShape(1, 3, 224, 224, 64, 7, 7, (2, 2), (3, 3))
@@ -212,4 +245,4 @@ def stem_step(shape: ConvShape, level: int) -> None:
         pooled, indices = OPS.max_pool_fwd(z, *NO_PROLOGUE, *POOL, False)
     dz = OPS.max_pool_bwd(activation(pooled.shape, 5), indices, y.shape, *POOL)
     sums = OPS.bn_act_bwd_reduce(dz, y, *layer.state[:4], *RELU_ARGS)
-    layer_gradient(layer, dz, sums, RELU)
+    layer_gradient(layer, Arriving(dz, sums, RELU))

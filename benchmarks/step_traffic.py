@@ -42,7 +42,9 @@ class Part(NamedTuple):
 
 def conv_of(shape: ConvShape) -> Conv:
     n, k, p, q = shape.y_size
-    return Conv(n * shape.c * shape.h * shape.w, n * k * p * q, k * shape.c * shape.r * shape.s)
+    pointwise = (shape.r, shape.s, shape.padding) == (1, 1, (0, 0))
+    filters = k * shape.c * shape.r * shape.s
+    return Conv(n * shape.c * shape.h * shape.w, n * k * p * q, filters, pointwise)
 
 
 def block_of(block: BlockShape) -> Block:

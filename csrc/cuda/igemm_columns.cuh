@@ -3,11 +3,10 @@
 #pragma once
 
 #include "igemm_tile.cuh"
+#include "launch.h"
 #include "vec.cuh"
 
 namespace rnk::cuda {
-
-__device__ inline bool is_whole(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
 
 template <class Tile, typename Element>
 struct IgemmColumns {
@@ -61,7 +60,7 @@ struct IgemmColumns {
 
   // A vector of the columns; zeros in those that do not exist.
   __device__ void load_vector(float (&t)[kVec], const float* from) const {
-    if (count >= kVec && is_whole(from)) return load_vec(t, from);
+    if (count >= kVec && is_aligned(from)) return load_vec(t, from);
 #pragma unroll
     for (int i = 0; i < kVec; ++i) t[i] = i < count ? __ldg(from + i) : 0.0f;
   }

@@ -21,8 +21,8 @@ class IgemmGradientTile {
                                int columns, float* staged)
       : out_(out),
         columns_(columns,
-                 (out.pitch | first_column) % kVec == 0 && is_whole(out.data) &&
-                     is_whole(out.branch) && is_whole(out.y),
+                 (out.pitch | first_column) % kVec == 0 && is_aligned(out.data) &&
+                     is_aligned(out.branch) && is_aligned(out.y),
                  staged),
         first_row_(first_row),
         rows_(min(p.rows - first_row, Tile::kM)),

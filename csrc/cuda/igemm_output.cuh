@@ -20,10 +20,10 @@ class IgemmOutputTile {
   __device__ IgemmOutputTile(const Igemm& p, const Params& out, int first_row, int first_column,
                              int columns, float* staged)
       : out_(out),
-        columns_(
-            columns,
-            (out.pitch | first_column) % kVec == 0 && is_whole(out.data) && is_whole(out.residual),
-            staged),
+        columns_(columns,
+                 (out.pitch | first_column) % kVec == 0 && is_aligned(out.data) &&
+                     is_aligned(out.residual),
+                 staged),
         first_row_(first_row),
         rows_(min(p.rows - first_row, Tile::kM)),
         column_(first_column + columns_.column) {}

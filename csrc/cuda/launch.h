@@ -11,7 +11,7 @@
 
 namespace rnk::cuda {
 
-inline bool is_aligned(const void* p, int bytes = 16) {
+__host__ __device__ inline bool is_aligned(const void* p, int bytes = 16) {
   return reinterpret_cast<uintptr_t>(p) % bytes == 0;
 }
 
