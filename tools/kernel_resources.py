@@ -59,6 +59,8 @@ def igemm_name(name: str) -> str | None:
     dtype = TYPES.get(math[1] or math[2], "fp32")
     if math[2]:
         return f"igemm {direction} {dtype} {tile[1]}x{tile[2]} window"
+    if "IgemmAppliedCopy" in name:
+        return f"igemm {direction} {dtype} {tile[1]}x{tile[2]} pointwise +apply"
     if flags is None:
         # Rows of dy element by element too.
         both = re.search(r"WgradRows<[^>]*>, \w+, false>", name)

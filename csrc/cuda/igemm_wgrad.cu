@@ -34,7 +34,7 @@ int64_t tiles_of(const ConvShape& s, int64_t rows, int64_t columns) {
 // multiprocessor's share of DRAM carries kBytes in that time (13 KB on an A100, 7 KB on an H100, at
 // half of their fp16 peak). The first of the best: fewer splits are fewer bytes.
 void choose_splits(const ConvWgrad& c, IgemmWgradChoice& choice) {
-  constexpr int64_t kStart = 4, kLaunch = 8, kBytes = 8192;
+  constexpr int64_t kStart = 4, kLaunch = 8, kBytes = 7168;
   const ConvShape& s = c.shape;
   const int64_t chunks = ceil_div(s.n * s.p * s.q, chunk_pixels(c));
   const int64_t tiles = tiles_of(s, choice.tile_rows, choice.tile_columns);
@@ -55,10 +55,9 @@ void choose_splits(const ConvWgrad& c, IgemmWgradChoice& choice) {
   }
 }
 
-// A single split's sums may be the gradient as it is: rows of depth, in fp32.
+// A single split's sums are the gradient itself where its rows of depth are dense.
 bool writes_gradient(const ConvWgrad& c, const IgemmWgradChoice& choice) {
-  return choice.splits == 1 && c.dw_dtype == DType::kFloat32 &&
-         is_dense_filter(c.shape, c.dw_strides) && is_aligned(c.dw);
+  return choice.splits == 1 && is_dense_filter(c.shape, c.dw_strides) && is_aligned(c.dw);
 }
 
 }  // namespace
@@ -96,7 +95,7 @@ void igemm_wgrad(const ConvWgrad& c, cudaStream_t stream) {
   const ConvShape& s = c.shape;
   const IgemmWgradChoice choice = igemm_wgrad_choice(c);
   const bool direct = writes_gradient(c, choice);
-  auto* partials = static_cast<float*>(direct ? c.dw : c.workspace);
+  auto* partials = static_cast<float*>(c.workspace);
   IgemmWgrad p{};
   p.in = igemm_input(s, c.x, c.in);
   p.dy = c.dy;
@@ -109,7 +108,8 @@ void igemm_wgrad(const ConvWgrad& c, cudaStream_t stream) {
   p.by_column_tiles = FastDiv(static_cast<uint32_t>(p.column_tiles));
   p.by_image = FastDiv(static_cast<uint32_t>(s.p * s.q));
   p.by_width = FastDiv(static_cast<uint32_t>(s.q));
-  p.partials = partials;
+  p.sums = direct ? c.dw : partials;
+  p.as_elements = direct && c.dw_dtype != DType::kFloat32;
   constexpr IgemmLaunchers<IgemmWgradLauncher> kLaunchers{igemm_wgrad_f16, igemm_wgrad_bf16,
                                                           igemm_wgrad_tf32, igemm_wgrad_f32};
   kLaunchers.pick(c.dtype, c.tf32)(p, choice, static_cast<int>(s.groups), stream);

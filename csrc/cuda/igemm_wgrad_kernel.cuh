@@ -8,6 +8,21 @@
 
 namespace rnk::cuda {
 
+// to[0] = first and, where `whole`, to[1] = second; kTogether: always so, and to is aligned to
+// both.
+template <bool kTogether, typename T>
+__device__ inline void store_pair(T* to, bool whole, float first, float second) {
+  if constexpr (kTogether) {
+    struct alignas(2 * sizeof(T)) Pair {
+      T first, second;
+    };
+    *reinterpret_cast<Pair*>(to) = {from_compute<T>(first), from_compute<T>(second)};
+  } else {
+    to[0] = from_compute<T>(first);
+    if (whole) to[1] = from_compute<T>(second);
+  }
+}
+
 // Rows: WgradRows. Columns: WgradColumns or WgradColumnGather.
 template <class Tile, class Math, class Rows, class Columns>
 __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
@@ -42,13 +57,15 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
   math.each_pair([&](int row, int column, float first, float second) {
     row += first_row, column += first_column;
     if (row >= p.rows || column >= p.columns) return;
-    float* to = p.partials + (plane + row) * p.columns + column;
-    if constexpr (Columns::kEven) {
-      *reinterpret_cast<float2*>(to) = {first, second};
-    } else {
-      to[0] = first;
-      if (column + 1 < p.columns) to[1] = second;
+    const int64_t at = (plane + row) * p.columns + column;
+    const bool whole = Columns::kEven || column + 1 < p.columns;
+    using Operand = typename Tile::Operand;
+    if constexpr (sizeof(Operand) == 2) {
+      if (p.as_elements) {
+        return store_pair<Columns::kEven>(static_cast<Operand*>(p.sums) + at, whole, first, second);
+      }
     }
+    store_pair<Columns::kEven>(static_cast<float*>(p.sums) + at, whole, first, second);
   });
 }
 

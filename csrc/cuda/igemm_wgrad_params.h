@@ -16,7 +16,8 @@ struct IgemmWgrad {
   int column_tiles;
   int split_chunks;  // chunks of pixels that a block sums
   FastDiv by_column_tiles, by_image, by_width;
-  float* partials;  // [splits, groups, rows, columns]
+  void* sums;        // [splits, groups, rows, columns], fp32
+  bool as_elements;  // of one split: rounded to the operands' type
 };
 
 }  // namespace rnk::cuda

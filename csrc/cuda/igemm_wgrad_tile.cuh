@@ -9,6 +9,7 @@ namespace rnk::cuda {
 
 template <typename Element, int M, int N, int WarpM, int WarpN, int Stages, int Blocks>
 struct WgradTile {
+  using Operand = Element;
   static constexpr int kM = M, kN = N;
   static constexpr int kWarpM = WarpM, kWarpN = WarpN;
   static constexpr int kStages = Stages, kBlocks = Blocks;

@@ -162,19 +162,29 @@ class WindowCores : public TensorCores<T, Tile> {
 
   // Called once a step, in the order of the depth.
   __device__ void load(Fragments& f, uint32_t stage, uint32_t step) {
-#pragma unroll
-    for (int piece = 0; piece < 2; ++piece) {
-      const uint32_t mask = inside();
-#pragma unroll
-      for (int i = 0; i < Base::kTilesM * 2; ++i) {
-        f.a[i / 2][piece * 2 + i % 2] = word(windows_[i] + offset_) & mask;
-      }
-      advance();
+    if (kWord == 1 || even_) {
+      load_windows<true>(f);
+    } else {
+      load_windows<false>(f);
     }
     this->load_filter(f, stage, step);
   }
 
  private:
+  // kEven: windows start at whole words.
+  template <bool kEven>
+  __device__ void load_windows(Fragments& f) {
+#pragma unroll
+    for (int piece = 0; piece < 2; ++piece) {
+      const uint32_t mask = inside();
+#pragma unroll
+      for (int i = 0; i < Base::kTilesM * 2; ++i) {
+        f.a[i / 2][piece * 2 + i % 2] = word<kEven>(windows_[i] + offset_) & mask;
+      }
+      advance();
+    }
+  }
+
   // The bits of this thread's elements of the piece that belong to the filter's row.
   __device__ uint32_t inside() const {
     const int first = static_cast<int>(threadIdx.x) % 4 * kWord;
@@ -182,8 +192,9 @@ class WindowCores : public TensorCores<T, Tile> {
     return (first < left_ ? 0xffffu : 0u) | (first + 1 < left_ ? 0xffff0000u : 0u);
   }
 
-  __device__ uint32_t word(uint32_t address) const {
-    if (kWord == 1 || even_) return load_word(address);
+  template <bool kEven>
+  __device__ static uint32_t word(uint32_t address) {
+    if constexpr (kEven) return load_word(address);
     return load_half(address) | load_half(address + 2) << 16;
   }
 
