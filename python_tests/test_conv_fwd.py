@@ -114,7 +114,11 @@ def test_own_kernels_and_the_same_bits(case, rng):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-@pytest.mark.parametrize("shape", [WINOGRAD[0], DIRECT[0], DIRECT[5]], ids=lambda s: s.id)
+@pytest.mark.parametrize(
+    "shape",
+    [WINOGRAD[0], DIRECT[0], DIRECT[5], ConvShape(2, 1, 8, 8, 4, 3, 3, (1, 1), (1, 1))],
+    ids=lambda s: s.id,
+)
 @pytest.mark.parametrize("choice", ["auto", "own", "torch"])
 def test_what_is_said_of_the_kernel_is_what_runs(shape, dtype, choice, rng, monkeypatch):
     monkeypatch.setenv("RNK_CPU_CONV", choice)

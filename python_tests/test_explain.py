@@ -8,6 +8,7 @@ from torch import nn
 from user_modules import CASES, C, Counter, KuangliuBlock, RandomDepth, conv, image
 
 from resnet_kernels import explain, fuse, models, unfuse
+from resnet_kernels.ops.library import fallback_counts
 
 
 def test_covers_every_layer_once() -> None:
@@ -42,6 +43,17 @@ def test_convolution_kernels() -> None:
     assert reasons == {"direct", "Winograd F(2x2, 3x3)", "direct, Winograd F(2x2, 3x3)"}
     reasons = {row.reason for row in explain(models.resnet8().bfloat16()).rows}
     assert reasons == {"declared torch convolution"}
+
+
+def test_one_channel_images_are_torchs() -> None:
+    """What explain() says of each layer is what a forward of the network calls."""
+    model = models.resnet8(in_channels=1).eval()
+    said = {row.layers[0]: row.reason for row in explain(model).rows}
+    assert said.pop("conv1") == "declared torch convolution"
+    assert "declared torch convolution" not in said.values()
+    fallback_counts(reset=True)
+    model(torch.randn(2, 1, 16, 16))
+    assert sum(fallback_counts(reset=True).values()) == 1
 
 
 @pytest.mark.parametrize(

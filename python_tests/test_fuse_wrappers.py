@@ -197,8 +197,38 @@ def test_compiles_after_unpickling_without_a_forward(pair: Any) -> None:
     assert seen and not any("batch_norm" in name for name in seen)
 
 
-def test_exports(pair: Any) -> None:
+def ops_of(program: Any) -> set[str]:
+    """Names of the operators in an exported program, those of its inner graphs too."""
+    graphs = [m for m in program.graph_module.modules() if isinstance(m, fx.GraphModule)]
+    return {str(node.target) for graph in graphs for node in graph.graph.nodes}
+
+
+def test_exports_with_the_fused_ops(pair: Any) -> None:
     stock, fused = (model.eval() for model in pair)
     x = image(16)
-    program = torch.export.export(fused, (x,), strict=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*strict=True")
+        program = torch.export.export(fused, (x,), strict=True)
     assert_near(program.module()(x), stock(x), "exported")
+    found = ops_of(program)
+    assert any(name.startswith("resnet_kernels.") for name in found)
+    assert not any("batch_norm" in name for name in found)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_exports_without_strict_as_torchs_ops_and_says_so(pair: Any, training: bool) -> None:
+    """In training mode the running statistics are part of the program, too."""
+    stock, fused = (model.train(training) for model in pair)
+    x = image(16)
+    with pytest.warns(UserWarning, match="holds torch's own ops"):
+        program = torch.export.export(fused, (x,), strict=False)
+    found = ops_of(program)
+    assert any("batch_norm" in name for name in found)
+    assert not any("resnet_kernels" in name for name in found)
+    exported = program.module()
+    assert_near(exported(x), stock(x), "exported")
+    for (name, value), other in zip(stock.named_buffers(), exported.buffers(), strict=True):
+        assert_near(other.double(), value.double(), name)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*torch's own ops")
+        torch.export.export(unfuse(fused), (x,), strict=False)

@@ -109,8 +109,13 @@ def test_frozen_under_autocast_keeps_the_dtype(dtype: torch.dtype) -> None:
     with torch.autocast("cpu", dtype):
         expected, actual = stock(x), fused(x)
     assert expected.dtype == actual.dtype == torch.float32
+        (first, second) = explain(fused).rows
     limit = 4 * torch.finfo(dtype).eps * expected.norm()
     assert (actual - expected).norm() <= limit
+    name = str(dtype).removeprefix("torch.")
+    reason = f"runs unfused: FrozenBatchNorm2d makes float32 of the convolution's {name}"
+    assert first.reason == second.reason == reason
+    assert all("unfused" not in row.reason for row in explain(fused).rows)
 
 
 def assert_same_training(stock: nn.Module, fused: nn.Module, *args: Any) -> None:

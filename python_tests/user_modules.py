@@ -340,7 +340,7 @@ CASES: dict[str, Case] = {
     "type_switch": Case(TypeSwitch, ("conv_bn_act",)),
     "type_switch_list": Case(TypeSwitch, ("conv_bn_act",), ([image(), image()],)),
     "counter": Case(Counter, ()),
-    "mutable_setting": Case(MutableSetting, ()),
+    "mutable_setting": Case(MutableSetting, ("conv_bn_act",)),
     "grad_mode": Case(GradMode, ()),
     "no_grad_part": Case(NoGradPart, ()),
     "reused": Case(Reused, ("conv_bn_act",)),

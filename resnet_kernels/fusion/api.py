@@ -34,6 +34,7 @@ def fuse(model: nn.Module, *, recompute: str | None = None) -> nn.Module:
     a module that holds a chain becomes a subclass of itself, and convolution weights move to
     channels_last memory, in which results of four dimensions then lie. What is not understood stays
     as it is; `explain(model)` tells. Fusing again is harmless and finds modules added since.
+    torch.export keeps the fused ops with strict=True; without it the program holds torch's own.
 
     Args:
         model: any nn.Module. Wrap in DDP or FSDP, compile or script it afterwards.

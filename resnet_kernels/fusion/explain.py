@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -12,7 +14,7 @@ from ..ops import library
 from ..ops.conv_kernel import TORCH, cpu_conv_kernel, cuda_conv_kernel
 from .api import candidates, default_plans, why_untouched
 from .conv_sizes import conv_input_sizes
-from .kinds import is_layer
+from .kinds import is_layer, kind_of_class
 from .mixin import _PLANS, FusedMixin
 from .plan import Plan
 
@@ -165,8 +167,30 @@ def _remark(path: str, module: nn.Module, names: tuple[str, ...], sizes: Sizes) 
         if conv.padding_mode != "zeros":
             return f"runs unfused: padding_mode {conv.padding_mode!r}"
     device = _device(module)
+    norms = (module.get_submodule(name) for name in names if not name.endswith("()"))
+    for conv, norm in itertools.product(convs.values(), norms):
+        if why := _why_frozen_unfused(conv, norm, device):
+            return f"runs unfused: {why}"
     kernels = (_conv_kernel(conv, device, sizes.get(name)) for name, conv in convs.items())
     return ", ".join(dict.fromkeys(filter(None, kernels)))
+
+
+def _why_frozen_unfused(conv: nn.Conv2d, norm: nn.Module, device: str) -> str:
+    """Why a FrozenBatchNorm2d runs as it is: arithmetic with vectors of another dtype promotes."""
+    if isinstance(norm, nn.modules.batchnorm._BatchNorm) or kind_of_class(type(norm)) != "bn":
+        return ""
+    dtype = conv.weight.dtype
+    if torch.is_autocast_enabled(device) and dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(device)
+    other = {value.dtype for value in norm.buffers()} - {dtype}
+    if not other:
+        return ""
+    promoted = functools.reduce(torch.promote_types, other, dtype)
+    return f"{type(norm).__name__} makes {_short(promoted)} of the convolution's {_short(dtype)}"
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _conv_kernel(conv: nn.Conv2d, device: str, x_size: tuple[int, ...] | None) -> str:

@@ -1,7 +1,7 @@
 """Static check of a forward's code: may it be run once on symbolic inputs and replayed later?
 
 Refuses whatever could make two runs differ although the module looks the same (random, time, I/O,
-global switches), whatever writes state, and whatever a recording of tensor operations cannot hold
+global switches), whatever writes state that outlives the call, and whatever a recording of tensor operations cannot hold
 (try, with, generators, custom autograd functions). Code of torch, torchvision, timm and this
 package is taken to be well behaved in what it names; it is checked for try, with and stores only.
 """
@@ -18,6 +18,8 @@ from typing import Any
 
 import torch
 from torch import nn
+
+from .local_dicts import own_dict_stores
 
 TRUSTED = ("torch", "torchvision", "timm", "resnet_kernels")
 
@@ -116,8 +118,11 @@ class Scan:
         if flags & (0x20 | 0x80 | 0x200):  # generator, coroutine, asynchronous generator
             raise Refused(f"{function.__qualname__} is a generator or coroutine")
         trusted = is_trusted(function)
-        for instruction, code in _instructions(function.__code__):
-            self._instruction(function, code, instruction, trusted)
+        for code in _codes(function.__code__):
+            harmless = own_dict_stores(code, function.__globals__)
+            for instruction in dis.get_instructions(code):
+                if instruction.offset not in harmless:
+                    self._instruction(function, code, instruction, trusted)
         if not trusted:
             self._closure(function)
 
@@ -208,9 +213,9 @@ class Scan:
             raise Refused(f"{where} (class {value.__name__})")
 
 
-def _instructions(code: types.CodeType) -> Iterator[tuple[dis.Instruction, types.CodeType]]:
-    for instruction in dis.get_instructions(code):
-        yield instruction, code
+def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    """The code and that of the functions and comprehensions in it."""
+    yield code
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            yield from _instructions(constant)
+            yield from _codes(constant)

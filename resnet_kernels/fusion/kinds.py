@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -279,6 +280,8 @@ def _act_of_module(module: nn.Module, operand: Any) -> Act | None:
 def _function_writes(node: fx.Node) -> bool:
     """Whether a called function may write to its arguments."""
     function: Any = node.target
+    if function is OrderedDict:
+        return False
     name = getattr(function, "__name__", "")
     home = (getattr(function, "__module__", "") or "").partition(".")[0]
     if home not in ("torch", "_operator", "operator", "math", "builtins", ""):

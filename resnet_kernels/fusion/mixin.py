@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import threading
+import warnings
 from typing import Any
 
 import torch
@@ -25,6 +26,11 @@ _MAX_POOL = 128
 _PLANS = "_rnk_plans"
 # In the instance of a module whose residual blocks in a row rebuild their outputs in backward.
 STAGE = "_rnk_stage"
+# Without strict=True modules run on tensors of a class of torch's own, for which there is no plan.
+_EXPORTED = (
+    "torch.export of a fused model without strict=True: the program holds torch's own ops and needs "
+    "torch alone; strict=True keeps the fused ones"
+)
 _BLOCKS = ("basic_block", "bottleneck", "residual_block")
 
 _lock = threading.RLock()
@@ -75,6 +81,8 @@ def _forward_of(cls: Any) -> Any:
         key = argument_key(args, kwargs)
         plan = find_plan(self, key) if key is not None and _may_fuse() else None
         if plan is None or plan.run is None:
+            if key is None and torch.compiler.is_exporting():
+                warnings.warn(_EXPORTED, stacklevel=2)
             return cls.forward(self, *args, **kwargs)
         return plan.run(self, *flat_tensors(args, kwargs))
 

@@ -28,6 +28,7 @@ from .match import (
     split_norm_acts,
 )
 from .reads import MISSING
+from .settings import Settings, snapshot
 from .trace import ArgumentKey, Trace
 from .units import Unit
 from .views import RESHAPES, is_view, views, written_view
@@ -184,6 +185,9 @@ def _differs(source: _Source, expression: str, value: Any) -> str:
     """Condition text: the expression is no longer the recorded value."""
     if isinstance(value, torch.Tensor):
         return f"not isinstance({expression}, {source.constant(torch.Tensor)})"
+    if isinstance(value, Settings):
+        source.scope["snapshot"] = snapshot
+        return f"snapshot({expression}) != {source.constant(snapshot(value))}"
     if value is None or isinstance(value, bool) or not is_immutable(value):
         return f"{expression} is not {source.constant(value)}"
     return f"{expression} != {source.constant(value)}"

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from .hazards import Refused, Scan, is_immutable
+from .settings import as_settings
 
 MISSING = object()
 
@@ -40,8 +41,7 @@ class Reads:
             except AttributeError:
                 recorder.record(module, name, MISSING)
                 raise
-            recorder.record(module, name, value)
-            return value
+            return recorder.record(module, name, value)
 
         # Like torch.fx, which patches nn.Module.__call__ while it traces.
         nn.Module.__getattribute__ = spy  # type: ignore[assignment, method-assign]
@@ -52,24 +52,29 @@ class Reads:
             self._thread = None
             del nn.Module.__getattribute__
 
-    def record(self, module: nn.Module, name: str, value: Any) -> None:
+    def record(self, module: nn.Module, name: str, value: Any) -> Any:
+        """Notes a read; returns what the forward gets to see: value, or a copy it cannot change."""
         if name in _NOT_STATE and name not in ("_modules", "training"):
-            return
+            return value
         if threading.get_ident() != self._thread or module not in self.paths:
-            return
+            return value
         path = self.paths[module]
         if name == "_modules":
             self.structures[path] = tuple(value)
-            return
+            return value
         if value is MISSING:
             value = self._registered(module, name)
         elif self._is_code(module, name, value):
-            return
-        if not (value is MISSING or isinstance(value, (nn.Module, torch.Tensor))):
+            return value
+        settings = as_settings(value)
+        if settings is not None:
+            value = settings
+        elif not (value is MISSING or isinstance(value, (nn.Module, torch.Tensor))):
             thread, self._thread = self._thread, None
             self._check(f"{path}.{name}" if path else name, value)
             self._thread = thread
         self.values[path, name] = value
+        return value
 
     @staticmethod
     def _registered(module: nn.Module, name: str) -> Any:

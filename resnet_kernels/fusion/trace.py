@@ -10,6 +10,7 @@ from __future__ import annotations
 import operator
 import sys
 import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -198,7 +199,11 @@ class _Tracer(fx.Tracer):
 
         def call() -> Any:
             with self.reads.recording(), _OnlySymbolic():
-                return self.forward(self.root, *args, **kwargs)
+                out = self.forward(self.root, *args, **kwargs)
+            if type(out) is OrderedDict:
+                pairs = tuple(out.items())
+                return self.create_proxy("call_function", OrderedDict, (pairs,), {})
+            return out
 
         return call, []
 

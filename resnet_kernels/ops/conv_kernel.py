@@ -34,6 +34,9 @@ def cpu_conv_kernel(
     choice = os.environ.get("RNK_CPU_CONV", "auto")
     if dtype != torch.float32 or choice == "torch" or (groups > 1 and choice != "own"):
         return TORCH
+    if weight_size[1] * groups == 1:
+        # Image and filter of one channel are contiguous as well, and are taken to be (layout.py).
+        return TORCH
     channels = min(weight_size[:2])
     plain = groups == 1 and {*stride, *dilation} == {1} and max(padding) <= 2
     if plain and tuple(weight_size[2:]) == (3, 3) and channels >= _WINOGRAD_CHANNELS:
