@@ -108,8 +108,8 @@ def test_frozen_under_autocast_keeps_the_dtype(dtype: torch.dtype) -> None:
     x = image().float()
     with torch.autocast("cpu", dtype):
         expected, actual = stock(x), fused(x)
+        first, second = explain(fused).rows
     assert expected.dtype == actual.dtype == torch.float32
-        (first, second) = explain(fused).rows
     limit = 4 * torch.finfo(dtype).eps * expected.norm()
     assert (actual - expected).norm() <= limit
     name = str(dtype).removeprefix("torch.")

@@ -1,9 +1,10 @@
 """Static check of a forward's code: may it be run once on symbolic inputs and replayed later?
 
 Refuses whatever could make two runs differ although the module looks the same (random, time, I/O,
-global switches), whatever writes state that outlives the call, and whatever a recording of tensor operations cannot hold
-(try, with, generators, custom autograd functions). Code of torch, torchvision, timm and this
-package is taken to be well behaved in what it names; it is checked for try, with and stores only.
+global switches), whatever writes state that outlives the call, and whatever a recording of tensor
+operations cannot hold (try, with, generators, custom autograd functions). Code of torch,
+torchvision, timm and this package is taken to be well behaved in what it names; it is checked for
+try, with and stores only.
 """
 
 from __future__ import annotations

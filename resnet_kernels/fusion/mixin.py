@@ -28,8 +28,8 @@ _PLANS = "_rnk_plans"
 STAGE = "_rnk_stage"
 # Without strict=True modules run on tensors of a class of torch's own, for which there is no plan.
 _EXPORTED = (
-    "torch.export of a fused model without strict=True: the program holds torch's own ops and needs "
-    "torch alone; strict=True keeps the fused ones"
+    "torch.export of a fused model without strict=True: the program holds torch's own ops, and "
+    "needs torch alone; strict=True keeps the fused ones"
 )
 _BLOCKS = ("basic_block", "bottleneck", "residual_block")
 
