@@ -15,8 +15,8 @@ import torch
 from model_checks import assert_same, primitives, twins
 from test_fuse_zoo import shake_frozen
 from torch import nn
-from torchvision.models import resnet18
 from torchvision.models._utils import IntermediateLayerGetter
+from torchvision.models.resnet import BasicBlock, ResNet
 from torchvision.ops import FrozenBatchNorm2d
 from user_modules import C, conv, image
 
@@ -41,7 +41,8 @@ RETURNED: dict[tuple[str, ...], tuple[str, ...]] = {
 def backbone(returned: tuple[str, ...], norm: Any = nn.BatchNorm2d) -> IntermediateLayerGetter:
     torch.manual_seed(0)
     names = {name: f"feature{i}" for i, name in enumerate(returned)}
-    return IntermediateLayerGetter(shake_frozen(resnet18(norm_layer=norm)), names)
+    model = ResNet(BasicBlock, [2, 1, 1, 1], norm_layer=norm)
+    return IntermediateLayerGetter(shake_frozen(model), names)
 
 
 def stem_ops(model: nn.Module) -> tuple[str, ...]:

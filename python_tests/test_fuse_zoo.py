@@ -153,6 +153,7 @@ def test_detector() -> None:
     assert all(len(found["boxes"]) for found in fused(list(image(64, 3)[:2])))
     ops = Counter(row.path for row in explain(fused.backbone.body).fused)
     assert ops["basic_block (cpu)"] == 8
+    assert ops["stem (cpu)"] == 1
 
 
 def test_segmenter() -> None:
@@ -167,7 +168,7 @@ def test_segmenter() -> None:
     stock, fused = twins(model)
     assert_same_training(stock, fused, image(32, 3)[:2])
     ops = Counter(row.path for row in explain(fused).fused)
-    assert ops == {"bottleneck (cpu)": 16, "conv_bn_act (cpu)": 2}
+    assert ops == {"stem (cpu)": 1, "bottleneck (cpu)": 16, "conv_bn_act (cpu)": 2}
 
 
 @pytest.mark.parametrize("name", FAMILIES)
