@@ -198,6 +198,37 @@ class StoresInArgument(Collects):
         return x
 
 
+class Marks(nn.Module):
+    def __init__(self, marks: dict[str, Any]) -> None:
+        super().__init__()
+        self.marks = marks
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.marks["doubled"] = True
+        return x
+
+
+class SharesDict(Collects):
+    """A child changes in the middle of a forward what is read later in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.marks = {"doubled": False}
+        self.child = Marks(self.marks)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.child(self.chain(x, 1))
+        return x * 2 if self.marks["doubled"] else x
+
+
+def test_dict_that_a_child_changes() -> None:
+    torch.manual_seed(0)
+    stock, fused = twins(SharesDict())
+    assert_same(stock, fused, image())
+    (reason,) = {row.reason for row in explain(fused).rows}
+    assert reason == "forward reads the attribute marks, which another module shares"
+
+
 REFUSED = (Stores, StoresByName, StoresLater, StoresByMethod, StoresInArgument)
 
 

@@ -25,7 +25,6 @@ from resnet_kernels.training.data import open_data
 from resnet_kernels.training.loop import Trainer
 from resnet_kernels.training.optim import lr_at
 
-
 STEPS = 3 + 4  # as they are, and replayed
 WARM = 9  # steps in which the learning rate rises, of 359 in an epoch
 
@@ -125,7 +124,7 @@ NOISE = torch.full((1, 1, 16, 16), 0.01)
 
 @pytest.mark.parametrize("step", [reads_the_loss, lists_the_labels, adds_from_outside])
 def test_what_a_graph_cannot_hold_is_seen(step: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(Forbidden, match="reads from the device|from outside of the step"):
+    with pytest.raises(Forbidden, match=r"reads from the device|from outside of the step"):
         trained(graphed(monkeypatch, [], step))
 
 

@@ -68,6 +68,7 @@ class Reads:
             return value
         settings = as_settings(value)
         if settings is not None:
+            self._check_unshared(module, name, value)
             value = settings
         elif not (value is MISSING or isinstance(value, (nn.Module, torch.Tensor))):
             thread, self._thread = self._thread, None
@@ -75,6 +76,13 @@ class Reads:
             self._thread = thread
         self.values[path, name] = value
         return value
+
+    def _check_unshared(self, module: nn.Module, name: str, value: Any) -> None:
+        """Refuses a dict that a child has too, and may change between the guard and the read."""
+        for other in self.paths:
+            held = object.__getattribute__(other, "__dict__").values()
+            if other is not module and any(item is value for item in held):
+                raise Refused(f"forward reads the attribute {name}, which another module shares")
 
     @staticmethod
     def _registered(module: nn.Module, name: str) -> Any:
