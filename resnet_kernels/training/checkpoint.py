@@ -96,8 +96,11 @@ def save_checkpoint(
     with atomic_file(path) as file:
         try:
             write({"format": FORMAT, **content}, file)
-        except RuntimeError as error:  # torch.save's report of a full disk
-            raise OSError(first_line(error)) from error
+        except RuntimeError as error:
+            # torch.save's report of a full disk: what the system said is behind it.
+            cause = error.__context__
+            reason = cause if isinstance(cause, OSError) else error
+            raise OSError(first_line(reason)) from error
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
