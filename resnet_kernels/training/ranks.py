@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import textwrap
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -114,9 +115,10 @@ def joined(device: str) -> Iterator[Ranks]:
     except RuntimeError as error:
         if not _of_a_peer(error):
             raise
+        reason = textwrap.shorten(first_line(error), 120, placeholder=" ...")
         raise UserError(
-            f"process {ranks.rank}: another process of the run has stopped "
-            f"({first_line(error)[:80]}); the last checkpoint is kept"
+            f"process {ranks.rank}: another process of the run has stopped ({reason}); the last "
+            "checkpoint is kept"
         ) from error
     finally:
         _cpu.clear()
