@@ -171,6 +171,44 @@ def test_large_pictures_do_not_depend_on_workers_or_start(workers: int, tmp_path
     assert not torch.equal(other[0], whole[0][0])
 
 
+def test_large_pictures_are_cut_as_for_imagenet(tmp_path: Path) -> None:
+    """Red grows with x and green with y, so a picture shows where it was cut out, and which way.
+
+    Training: 8 % to all of the area, any aspect from 3/4 to 4/3, half of them mirrored. Test: the
+    shorter side resized to 256/224 of the crop, then the middle.
+    """
+    height, width, size = 300, 400, 224
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[..., 0] = np.linspace(0, 255, width)
+    pixels[..., 1] = np.linspace(0, 255, height)[:, None]
+    for split, count in (("train", 40), ("test", 1)):
+        for name in ("ant", "bee"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for i in range(count):
+                Image.fromarray(pixels).save(tmp_path / split / name / f"{i}.png")
+    data = open_data(TrainConfig(data=str(tmp_path), size=size, workers=0))
+    mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (data.info.mean, data.info.std))
+
+    (tested, _), *_ = data.test_batches(8, CPU)
+    short = Image.fromarray(pixels).resize((round(256 * width / height), 256), Image.BILINEAR)
+    left, top = (short.width - size) // 2, (256 - size) // 2
+    cut = np.asarray(short.crop((left, top, left + size, top + size))) / 255
+    seen = (tested[0] * std + mean).permute(1, 2, 0).numpy()
+    assert np.abs(seen - cut).max() < 0.02
+
+    trained = torch.cat([x for x, _ in data.train_batches(0, 0, 8, 0, CPU)]) * std + mean
+    assert trained.shape == (80, 3, size, size)
+    red, green = trained[:, 0].mean(1), trained[:, 1].mean(2)
+    mirrored = red[:, 0] > red[:, -1]
+    assert 20 <= int(mirrored.sum()) <= 60
+    assert bool((green[:, 0] < green[:, -1]).all())
+    wide = (red[:, 0] - red[:, -1]).abs() * width
+    tall = (green[:, -1] - green[:, 0]) * height
+    area, aspect = wide * tall / (width * height), wide / tall
+    assert 0.05 < area.min() < 0.3 and 0.7 < area.max() < 1.05
+    assert 0.65 < aspect.min() < 0.85 and 1.2 < aspect.max() < 1.5
+
+
 def test_batches_in_memory_resume_at_any_step() -> None:
     data = open_data(TrainConfig())
     whole = list(data.train_batches(0, 2, 256, 0, CPU))
