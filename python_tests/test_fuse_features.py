@@ -150,6 +150,23 @@ class PlainDict(Collects):
         return out
 
 
+class OtherKeys(Collects):
+    def forward(self, x: torch.Tensor) -> Any:
+        out: dict[Any, Any] = {} if self.training else OrderedDict()
+        x = self.chain(x, 1)
+        return {1: x, (2, "b"): [x], 3.5: x, **out}
+
+
+class OrderedKeys(Collects):
+    def forward(self, x: torch.Tensor) -> Any:
+        out: OrderedDict[Any, Any] = OrderedDict()
+        x = self.chain(x, 1)
+        out[1] = x
+        out[2, "b"] = [x]
+        out[3.5] = x
+        return out
+
+
 class CalledDict(Collects):
     def forward(self, x: torch.Tensor) -> dict[str, Any]:
         out = dict()  # noqa: C408
@@ -241,6 +258,15 @@ def test_own_dicts_are_fused(kind: type[nn.Module]) -> None:
     assert type(out) is dict and list(out) == list(stock(image()))
     assert out is not fused(image())
     assert bool(explain(fused).fused) == (kind is PlainDict)
+
+
+@pytest.mark.parametrize("kind", [OtherKeys, OrderedKeys])
+def test_keys_that_are_no_names(kind: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    stock, fused = twins(kind())
+    assert_same(stock, fused, image())
+    assert list(fused(image())) == list(stock(image())) == [1, (2, "b"), 3.5]
+    assert [row.path for row in explain(fused).fused] == ["conv_bn_act (cpu)"]
 
 
 @pytest.mark.parametrize("kind", REFUSED)

@@ -268,7 +268,7 @@ class _Run:
         if isinstance(value, list):
             return "[" + ", ".join(self._argument(item) for item in value) + "]"
         if isinstance(value, dict):
-            items = (f"{name!r}: {self._argument(item)}" for name, item in value.items())
+            items = (f"{self._argument(k)}: {self._argument(v)}" for k, v in value.items())
             return "{" + ", ".join(items) + "}"
         if isinstance(value, slice):
             parts = (value.start, value.stop, value.step)
