@@ -45,7 +45,8 @@ def cpu_conv_kernel(
 
 
 GENERIC = "generic"
-_ADDRESSING = ("pointwise", "convolution", "gather", "window")
+# IgemmAddressing of csrc/cuda/igemm_choice.h; forward convolutions are never "applied".
+_ADDRESSING = ("pointwise", "convolution", "gather", "applied", "window")
 # csrc/common/dtype.h
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 

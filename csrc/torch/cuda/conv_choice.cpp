@@ -10,7 +10,7 @@ namespace rnk {
 namespace {
 
 // Rows and columns of the tile and the addressing of the implicit GEMM (0: pointwise, 1:
-// convolution, 2: gather, 3: window); empty for the generic kernel. x [N, C, H, W] and w [K, C /
+// convolution, 2: gather, 4: window); empty for the generic kernel. x [N, C, H, W] and w [K, C /
 // groups, R, S] are aligned and channels_last; dtype: a value of DType; multiprocessors 0: those of
 // this device.
 std::vector<int64_t> conv_cuda_choice(const Ints& x_size, const Ints& w_size, const Ints& stride,
