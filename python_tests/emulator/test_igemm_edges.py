@@ -99,8 +99,8 @@ def backward(d: Draw, name: str, shape: ConvShape, odd: int) -> None:
     check_batch_norm_gradient((dy, w, branch, y, *bn, mask, LEAKY, 0.5, *geo))
 
 
-# nvcc unrolls the loop over taps by four.
-TAPS = [(1, 2), (3, 4), (5, 6), (9, 7)]
+# nvcc unrolls the loops over taps by four.
+TAPS = [(1, 2), (3, 4), (6, 5), (8, 7), (5, 3)]
 
 
 @pytest.mark.parametrize("variant", [v for v in VARIANTS if v[2] != "pointwise"], ids="-".join)
@@ -111,22 +111,27 @@ def test_filters_of_any_size(variant, rng, monkeypatch):
     monkeypatch.setenv("RNK_CUDA_TILE", tile)
     d, channels = draw(rng, name), 3 if addressing == "gather" else 8
     for i, taps in enumerate(TAPS):
-        outside = ConvShape(1, channels, 4, 3, 8, *taps, padding=taps, stride=(1, 1 + i % 2))
+        outside = ConvShape(6, channels, 4, 3, 8, *taps, padding=taps, stride=(1, 1 + i % 2))
         forward(d, name, outside, 0)
-        inside = ConvShape(1, 8, taps[0] + 3, taps[1] + 4, channels, *taps, stride=(1, 1 + i % 2))
+        inside = ConvShape(6, 8, taps[0] + 3, taps[1] + 4, channels, *taps, stride=(1, 1 + i % 2))
         backward(d, name, inside, 0)
 
 
 def filter_gradients(name: str) -> list[ConvShape]:
-    """Tiles of both sizes that end in each 8 of a warp's rows and columns, and pixels in each part
-    of a chunk; operands in whole pieces, dy alone in whole pieces, neither."""
-    sizes = [(8 * (i + 1), 8 * (4 - i)) for i in range(4)]
+    """Rows that end in each part of a warp's, with columns that do; pixels in each part of a chunk.
+
+    In tiles of both sizes, with both operands in whole pieces, with dy alone, with none. What a
+    kernel does at a row's end it does at another place for every column, and so all pairs.
+    """
+    ends = [8, 16, 24, 32] if name in TENSOR_CORES else [32, 36, 64, 128]
+    sizes = [*itertools.product(ends, ends), (64, 64)]
     if name in TENSOR_CORES:
-        sizes += [(128 + 8 * (i + 1), 128 + 8 * (i % 4 + 1)) for i in range(8)]
-    else:
-        sizes += [(60 + 12 * i, 28 + 4 * i) for i in range(4)]
-    sizes += [(8 * (i + 1), 9 * i + 1) for i in range(8)]
-    sizes += [(9 * i + 2, 64 - 9 * i) for i in range(8)]
+        sizes += itertools.product(range(136, 200, 8), range(136, 168, 8))
+    # Elements on their own: odd and even, on fp32 units every remainder of 4.
+    odd = [5, 6, 13, 14, 21, 22, 29, 30] if name in TENSOR_CORES else [29, 30, 31, 61, 62, 63]
+    sizes += [*itertools.product(ends, odd), *itertools.product((64, 128), (61, 62))]
+    odd_rows = [end - 3 for end in ends] if name in TENSOR_CORES else [29, 30, 31, 93, 94, 95]
+    sizes += [*itertools.product(odd_rows, odd), (61, 61)]
     return [ConvShape(1, c, 1, 11 * i % 64 + 5, k, 1, 1) for i, (k, c) in enumerate(sizes)]
 
 
@@ -147,15 +152,41 @@ def filter_gradient(
     assert equal(OPS.conv_wgrad(*args), reference.conv_wgrad(*map(as_double, args))), shape
 
 
+def part(name: str) -> int:
+    """Pixels of a block where there are enough of them: 16 chunks."""
+    return 16 * (16 if OPERANDS[name][0] == torch.float32 else 32)
+
+
 @pytest.mark.parametrize("name", OPERANDS)
 def test_parts_of_pixels(name, rng):
     """One to nine of them, which are added four at a time, the last one shorter."""
     d, dtype = draw(rng, name), OPERANDS[name][0]
-    part = 16 * (16 if dtype == torch.float32 else 32)
     for parts, whole in itertools.product(range(1, 10), (True, False)):
-        size = (1, part * parts - (0 if whole else 5))
+        size = (1, part(name) * parts - (0 if whole else 5))
         shape = ConvShape(1, 8, *size, 8, 1, 1)
         filter_gradient(d, name, shape, dtype if whole else torch.float32)
+
+
+@pytest.mark.parametrize("prologue", [False, True], ids=["plain", "prologue"])
+@pytest.mark.parametrize("size", [(128, 128), (8, 8), (8, 5), (6, 7)], ids=str)
+@pytest.mark.parametrize("name", OPERANDS)
+def test_parts_of_every_kernel(name, size, prologue, rng):
+    d = draw(rng, name)
+    shape = ConvShape(1, size[1], 1, part(name) * 3 - 5, size[0], 1, 1)
+    filter_gradient(d, name, shape, torch.float32, prologue)
+
+
+@pytest.mark.parametrize("size", [(128, 128), (8, 8), (8, 5), (6, 7)], ids=str)
+@pytest.mark.parametrize("name", OPERANDS)
+def test_an_infinite_last_pixel(name, size, rng):
+    """It counts once: nothing that a chunk holds behind it is a product with it, or with zero."""
+    d = draw(rng, name)
+    dy = torch.ones(1, size[0], 1, 37, dtype=d.dtype).contiguous(memory_format=torch.channels_last)
+    x = aligned(d.activation((1, size[1], 1, 37)))
+    x[..., -1] = torch.inf
+    w = torch.zeros(*size, 1, 1)
+    dw = OPS.conv_wgrad(dy, x, w, *NONE, (1, 1), (0, 0), (1, 1), 1, OPERANDS[name][1])
+    assert torch.equal(dw, torch.full_like(w, torch.inf))
 
 
 @pytest.mark.parametrize("name", TENSOR_CORES)

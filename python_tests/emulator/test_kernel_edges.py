@@ -1,0 +1,144 @@
+"""Batch norm, pooling and generic convolution kernels where other tests' cases do not reach.
+
+Activations value by value, many rows a thread, many parts.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from activation_values import SMOOTH, check, inputs, slope, value
+from bn_cases import FORMATS, LEAKY, OPS, Draw, as_double
+from conv_cases import NO_PROLOGUE
+from oracle import assert_close_to_oracle
+from shapes import ConvShape
+from torch import Tensor
+
+from resnet_kernels import emulator, reference
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+# Channels that are read in whole vectors, and that are not.
+CASES = list(itertools.product(DTYPES, FORMATS, (16, 5)))
+WINDOW = ((1, 1), (1, 1), (0, 0))
+
+
+@pytest.fixture(autouse=True)
+def emulated():
+    """Without races, which are other tests' matter."""
+    with emulator.active(detect_races=False):
+        yield
+
+
+def case_id(case: tuple) -> str:
+    return f"{str(case[0])[6:]}-{case[1]}-C{case[2]}"
+
+
+def pixels(case: tuple) -> Tensor:
+    dtype, layout, channels = case
+    x = inputs((1, 16, 20, channels), dtype).permute(0, 3, 1, 2)
+    return x.clone(memory_format=FORMATS[layout])
+
+
+@pytest.mark.parametrize("act", SMOOTH)
+@pytest.mark.parametrize("case", CASES, ids=case_id)
+def test_values(case, act):
+    x, act = pixels(case), SMOOTH[act]
+    one, zero = torch.ones(case[2]), torch.zeros(case[2])
+    want = value(x, act)
+    outputs = (
+        OPS.bn_act_fwd(x, one, zero, None, None, None, act, 0.0),
+        OPS.max_pool_fwd(x, one, zero, act, 0.0, *WINDOW, (1, 1), False)[0],
+        OPS.avg_pool_fwd(x, one, zero, act, 0.0, *WINDOW, False, True),
+    )
+    for z in outputs:
+        check(z, want, want.abs(), case[0])
+
+
+@pytest.mark.parametrize("act", SMOOTH)
+@pytest.mark.parametrize("case", CASES, ids=case_id)
+def test_slopes(case, act):
+    x, act = pixels(case), SMOOTH[act]
+    one, zero = torch.ones(case[2]), torch.zeros(case[2])
+    bn, dz = (zero, one, one, zero), torch.ones_like(x)
+    abc = torch.stack([one, zero, zero])
+    residual = torch.zeros_like(x)
+    gradients = (
+        OPS.bn_act_bwd_reduce_add(dz, x, *bn, None, None, act, 0.0)[0],
+        OPS.bn_act_bwd_reduce_add(dz, x, *bn, residual, None, act, 0.0)[0],
+        OPS.bn_act_bwd_reduce_dual(dz, x, *bn, residual, *bn, None, act, 0.0)[0],
+        OPS.bn_bwd_apply(dz, x, zero, abc, one, zero, act, 0.0),
+    )
+    for g in gradients:
+        check(g, *slope(x, act), case[0])
+
+
+@pytest.mark.parametrize("act", SMOOTH)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_values_in_generic_convolutions(dtype, act, monkeypatch):
+    monkeypatch.setenv("RNK_CUDA_CONV", "generic")
+    x, act = pixels((dtype, "nhwc", 5)), SMOOTH[act]
+    w, one, zero = torch.ones(5, 1, 1, 1, dtype=dtype), torch.ones(5), torch.zeros(5)
+    geometry = (*WINDOW[1:], (1, 1), 5, False)
+    want = value(x, act)
+    y = OPS.conv_fwd(x, w, *NO_PROLOGUE, None, None, None, act, 0.0, *geometry)
+    check(y, want, want.abs(), dtype)
+    y = OPS.conv_fwd(x, w, one, zero, act, 0.0, None, None, None, 0, 0.0, *geometry)
+    check(y, want, want.abs(), dtype)
+    g, _ = OPS.conv_dgrad_bn(
+        torch.ones_like(x), w, None, x, zero, one, one, zero, None, act, 0.0, *geometry
+    )
+    check(g, *slope(x, act), dtype)
+
+
+@pytest.mark.parametrize("parts", [3, 5, 8])
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.float64], ids=str)
+def test_parts_of_generic_filter_gradients(dtype, parts, rng):
+    """A part has 256 pixels; one channel a group is not for the tensor cores."""
+    d, shape = Draw(rng, (dtype, "nhwc"), True), ConvShape(1, 6, 16, 16 * parts, 6, 1, 1, groups=6)
+    dy, x = d.activation(shape.y_size), d.activation(shape.x_size)
+    geometry = (shape.stride, shape.padding, shape.dilation, shape.groups, False)
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    for w_dtype in {dtype, wide}:
+        w = torch.zeros(shape.w_size, dtype=w_dtype)
+        args = (dy, x, w, d.vector(6), d.vector(6), LEAKY, 0.5, *geometry)
+        want = reference.conv_wgrad(*map(as_double, args))
+        assert torch.equal(OPS.conv_wgrad(*args), want.to(w_dtype))
+
+
+# A thread of bn_stats sums blocks of 32 rows; 24 blocks of 256 threads share all rows.
+MANY_ROWS = {"nhwc": (1, 768, 35, 64), "nchw": (2, 24, 91, 91)}
+
+
+@pytest.mark.parametrize("layout", MANY_ROWS)
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.float64], ids=str)
+def test_statistics_of_many_rows(dtype, layout, rng):
+    """Three blocks of rows a thread, the last one shorter; each far from the ones before."""
+    n, c, h, w = MANY_ROWS[layout]
+    x = torch.randint(-8, 9, (n, c, h, w), generator=rng).double()
+    x += torch.linspace(100, 160, h).round()[:, None]
+    x = x.to(dtype).contiguous(memory_format=FORMATS[layout])
+    count, mean, m2 = OPS.bn_stats(x).double()
+    exact = reference.bn_stats(x.double())
+    eps = torch.finfo(torch.float64 if dtype == torch.float64 else torch.float32).eps
+    assert torch.equal(count, exact[0])
+    # A rounding, as each block's mean is kept in two parts.
+    assert ((mean - exact[1]).abs() <= 2 * eps * exact[1]).all()
+    assert ((m2 - exact[2]).abs() <= 8 * eps * exact[2]).all()
+
+
+@pytest.mark.parametrize("groups", [2, 3, 4, 5, 9])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_many_groups_of_statistics(dtype, groups, rng, repro):
+    """More channels than threads; each group has its own count, one of them none."""
+    channels = 517
+    count = torch.randint(1, 9, (groups, 1), generator=rng).double().repeat(1, channels)
+    mean, m2 = torch.rand(2, groups, channels, generator=rng, dtype=torch.float64) * 4
+    count[groups // 2] = m2[groups // 2] = 0
+    stats = torch.stack([count, mean, m2], 1).to(dtype)
+    ours = OPS.bn_finalize(stats, *[None] * 6, 0.1, 1e-5)
+    plain = reference.bn_finalize(stats, *[None] * 6, 0.1, 1e-5)
+    exact = reference.bn_finalize(stats.double(), *[None] * 6, 0.1, 1e-5)
+    for mine, want, theirs in zip(ours, exact, plain, strict=True):
+        assert_close_to_oracle(mine, want, theirs, groups, name="finalize", repro=repro)
