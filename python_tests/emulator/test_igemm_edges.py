@@ -67,22 +67,17 @@ def test_rows_and_columns(variant, rng, monkeypatch):
 
 def forward(d: Draw, name: str, shape: ConvShape, odd: int) -> None:
     """odd: vectors and residual that are not read in whole pieces."""
-    x, w, geo = (
-        aligned(d.activation(shape.x_size)),
-        d.activation(shape.w_size),
-        geometry(shape, name),
-    )
-    args = (x, w, *NONE, *geo)
-    y, (count, *_) = OPS.conv_fwd_stats(*args)
-    assert equal(y, reference.conv_fwd(*map(as_double, (x, w, *NONE, *PLAIN, *geo)))), shape
-    assert (count == y.shape[0] * y.shape[2] * y.shape[3]).all()
-    before = (d.vector(shape.c), d.vector(shape.c), LEAKY, 0.5)
+    x, w = aligned(d.activation(shape.x_size)), d.activation(shape.w_size)
+    geo = geometry(shape, name)
     vectors = [shifted(d.vector(shape.k) / 4, odd) for _ in range(2)]
     residual = d.activation(shape.y_size)
     after = (*vectors, residual if odd else aligned(residual), RELU, 0.0)
-    args = (x, w, *before, *after, *geo)
-    want = reference.conv_fwd(*map(as_double, args))
-    assert equal(OPS.conv_fwd(*args), want), shape
+    for before in (NONE, (d.vector(shape.c), d.vector(shape.c), LEAKY, 0.5)):
+        y, (count, *_) = OPS.conv_fwd_stats(x, w, *before, *geo)
+        assert equal(y, reference.conv_fwd(*map(as_double, (x, w, *before, *PLAIN, *geo)))), shape
+        assert (count == y.shape[0] * y.shape[2] * y.shape[3]).all()
+        args = (x, w, *before, *after, *geo)
+        assert equal(OPS.conv_fwd(*args), reference.conv_fwd(*map(as_double, args))), shape
 
 
 def backward(d: Draw, name: str, shape: ConvShape, odd: int) -> None:

@@ -47,8 +47,13 @@ def test_values(case, act):
     x, act = pixels(case), SMOOTH[act]
     one, zero = torch.ones(case[2]), torch.zeros(case[2])
     want = value(x, act)
+    plain = (x, one, zero, None, None, None, act, 0.0)
+    added = (x, one, zero, torch.zeros_like(x), None, None, act, 0.0)
     outputs = (
-        OPS.bn_act_fwd(x, one, zero, None, None, None, act, 0.0),
+        OPS.bn_act_fwd(*plain),
+        OPS.bn_act_fwd(*added),
+        OPS.bn_act_fwd_mask(*plain)[0],
+        OPS.bn_act_fwd_mask(*added)[0],
         OPS.max_pool_fwd(x, one, zero, act, 0.0, *WINDOW, (1, 1), False)[0],
         OPS.avg_pool_fwd(x, one, zero, act, 0.0, *WINDOW, False, True),
     )
