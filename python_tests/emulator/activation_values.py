@@ -14,12 +14,24 @@ SMOOTH = {"gelu": GELU, "silu": SILU}
 # Of values that are rounded once more, how many may fall to the other side: those that lie within a
 # few fp32 roundings of a tie, 1 of 500 in fp16.
 OTHER_SIDE = 1 / 250
+# Of a batch norm in front, so that what the functions are given has all digits of fp32.
+SCALE = 0.7
 
 
 def inputs(size: tuple[int, ...], dtype: torch.dtype, tf32: bool = False) -> Tensor:
     """Neighbours in the last dimension differ least."""
-    values = torch.linspace(-13, 9, math.prod(size), dtype=torch.float64)
+    values = torch.linspace(-13, 9, math.prod(size), dtype=torch.float64) / SCALE
     return rounded(values, dtype, tf32).view(size)
+
+
+def scaled(x: Tensor) -> Tensor:
+    """SCALE * x rounded to fp32, in fp64."""
+    return (x.float() * SCALE).double()
+
+
+def vectors(channels: int) -> tuple[Tensor, Tensor]:
+    """Scale and bias, with which a batch norm's affine form rounds once."""
+    return torch.full((channels,), SCALE), torch.zeros(channels)
 
 
 def rounded(values: Tensor, dtype: torch.dtype, tf32: bool = False) -> Tensor:
@@ -28,14 +40,14 @@ def rounded(values: Tensor, dtype: torch.dtype, tf32: bool = False) -> Tensor:
 
 
 def value(x: Tensor, act: int) -> Tensor:
-    """In fp64, exact also where it is tiny."""
-    x = x.double()
+    """Of scaled(x) in fp64, exact also where it is tiny."""
+    x = scaled(x)
     return x * (torch.special.erfc(-x * 0.5**0.5) / 2 if act == GELU else torch.sigmoid(x))
 
 
 def slope(x: Tensor, act: int) -> tuple[Tensor, Tensor]:
-    """The derivative in fp64, and the size of its terms, which cancel at its zero."""
-    x = x.double()
+    """The derivative at scaled(x), and the size of its terms, which cancel at its zero."""
+    x = scaled(x)
     if act == GELU:
         cdf = torch.special.erfc(-x * 0.5**0.5) / 2
         other = x * torch.exp(-x * x / 2) * (2 * torch.pi) ** -0.5

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
-from activation_values import SMOOTH, check, inputs, slope, value
+from activation_values import SMOOTH, check, inputs, slope, value, vectors
 from bn_cases import IDENTITY, OPS
 from igemm_cases import NONE, OPERANDS, PLAIN, VARIANTS, aligned
 from torch import Tensor
 
 from resnet_kernels import emulator
 
-# Channels, filter and geometry by addressing; the middle tap of the filter is the identity.
-COPIES = {
-    "pointwise": (8, (1, 1), (0, 0)),
-    "convolution": (8, (1, 3), (0, 1)),
-    "gather": (5, (1, 3), (0, 1)),
-}
+# Channels and taps by addressing; the first tap of the filter is the identity, and its channels
+# take two chunks of depth, as nvcc compiles a prologue once for the first and once for the others.
+COPIES = {"pointwise": (72, 1), "convolution": (72, 3), "gather": (75, 1)}
+WIDTH = 40
 
 
 @pytest.fixture(autouse=True)
@@ -31,9 +29,9 @@ def pixels(size: tuple[int, ...], name: str) -> Tensor:
     return aligned(inputs(size, *OPERANDS[name]).permute(0, 3, 1, 2))
 
 
-def identity(channels: int, taps: tuple[int, int], dtype: torch.dtype) -> Tensor:
-    w = torch.zeros(channels, channels, *taps, dtype=dtype)
-    w[:, :, taps[0] // 2, taps[1] // 2] = torch.eye(channels)
+def identity(channels: int, taps: int, dtype: torch.dtype) -> Tensor:
+    w = torch.zeros(channels, channels, 1, taps, dtype=dtype)
+    w[:, :, 0, 0] = torch.eye(channels)
     return w.contiguous(memory_format=torch.channels_last)
 
 
@@ -43,21 +41,22 @@ def test_values(variant, act, monkeypatch):
     """In the epilogue, in the prologue, and the derivative in the gradient's epilogue."""
     name, tile, addressing = variant
     monkeypatch.setenv("RNK_CUDA_TILE", tile)
-    channels, taps, padding = COPIES[addressing]
+    channels, taps = COPIES[addressing]
     dtype, tf32 = OPERANDS[name]
-    x, w, smooth = pixels((1, 16, 20, channels), name), identity(channels, taps, dtype), SMOOTH[act]
-    geometry = ((1, 1), padding, (1, 1), 1, tf32)
-    one, zero = torch.ones(channels), torch.zeros(channels)
-    want = value(x, smooth)
+    x, w = pixels((1, 1, WIDTH + taps - 1, channels), name), identity(channels, taps, dtype)
+    smooth, geometry = SMOOTH[act], ((1, 1), (0, 0), (1, 1), 1, tf32)
+    scale, zero = vectors(channels)
+    one, seen = torch.ones(channels), x[..., :WIDTH]
+    want = value(seen, smooth)
     # A kernel with a prologue has an epilogue of its own.
     for before in (NONE, (one, zero, IDENTITY, 0.0)):
-        y = OPS.conv_fwd(x, w, *before, None, None, None, smooth, 0.0, *geometry)
+        y = OPS.conv_fwd(x, w, *before, scale, None, None, smooth, 0.0, *geometry)
         check(y, want, want.abs(), dtype)
-    y = OPS.conv_fwd(x, w, one, zero, smooth, 0.0, *PLAIN, *geometry)
+    y = OPS.conv_fwd(x, w, scale, zero, smooth, 0.0, *PLAIN, *geometry)
     check(y, want, want.abs(), dtype, tf32)
-    dy = torch.ones_like(x)
-    g, _ = OPS.conv_dgrad_bn(dy, w, None, x, zero, one, one, zero, None, smooth, 0.0, *geometry)
-    check(g, *slope(x, smooth), dtype)
+    dy = torch.ones_like(seen)
+    g, _ = OPS.conv_dgrad_bn(dy, w, None, x, zero, one, scale, zero, None, smooth, 0.0, *geometry)
+    check(g[..., :WIDTH], *slope(seen, smooth), dtype)
 
 
 @pytest.mark.parametrize("act", SMOOTH)
@@ -69,7 +68,7 @@ def test_values_in_the_filter_gradient(name, size, act):
     x, smooth = pixels((1, rows, 1, channels), name), SMOOTH[act]
     dy = aligned(torch.eye(rows, dtype=x.dtype).view(1, rows, 1, rows).permute(0, 3, 1, 2))
     w = torch.zeros(rows, channels, 1, 1)
-    before = (torch.ones(channels), torch.zeros(channels), smooth, 0.0)
+    before = (*vectors(channels), smooth, 0.0)
     dw = OPS.conv_wgrad(dy, x, w, *before, (1, 1), (0, 0), (1, 1), 1, OPERANDS[name][1])
     want = value(x.permute(0, 2, 3, 1).reshape(rows, channels), smooth)
     check(dw.view(rows, channels), want, want.abs(), *OPERANDS[name])

@@ -9,9 +9,10 @@ import itertools
 
 import pytest
 import torch
-from activation_values import SMOOTH, check, inputs, slope, value
-from bn_cases import FORMATS, LEAKY, OPS, Draw, as_double
+from activation_values import SMOOTH, check, inputs, slope, value, vectors
+from bn_cases import FORMATS, IDENTITY, LEAKY, OPS, RELU, Draw, as_double
 from conv_cases import NO_PROLOGUE
+from igemm_cases import check_batch_norm_gradient
 from oracle import assert_close_to_oracle
 from shapes import ConvShape
 from torch import Tensor
@@ -45,17 +46,16 @@ def pixels(case: tuple) -> Tensor:
 @pytest.mark.parametrize("case", CASES, ids=case_id)
 def test_values(case, act):
     x, act = pixels(case), SMOOTH[act]
-    one, zero = torch.ones(case[2]), torch.zeros(case[2])
-    want = value(x, act)
-    plain = (x, one, zero, None, None, None, act, 0.0)
-    added = (x, one, zero, torch.zeros_like(x), None, None, act, 0.0)
+    affine, want = vectors(case[2]), value(x, act)
+    plain = (x, *affine, None, None, None, act, 0.0)
+    added = (x, *affine, torch.zeros_like(x), None, None, act, 0.0)
     outputs = (
         OPS.bn_act_fwd(*plain),
         OPS.bn_act_fwd(*added),
         OPS.bn_act_fwd_mask(*plain)[0],
         OPS.bn_act_fwd_mask(*added)[0],
-        OPS.max_pool_fwd(x, one, zero, act, 0.0, *WINDOW, (1, 1), False)[0],
-        OPS.avg_pool_fwd(x, one, zero, act, 0.0, *WINDOW, False, True),
+        OPS.max_pool_fwd(x, *affine, act, 0.0, *WINDOW, (1, 1), False)[0],
+        OPS.avg_pool_fwd(x, *affine, act, 0.0, *WINDOW, False, True),
     )
     for z in outputs:
         check(z, want, want.abs(), case[0])
@@ -65,15 +65,14 @@ def test_values(case, act):
 @pytest.mark.parametrize("case", CASES, ids=case_id)
 def test_slopes(case, act):
     x, act = pixels(case), SMOOTH[act]
-    one, zero = torch.ones(case[2]), torch.zeros(case[2])
-    bn, dz = (zero, one, one, zero), torch.ones_like(x)
-    abc = torch.stack([one, zero, zero])
-    residual = torch.zeros_like(x)
+    one, zero, affine = torch.ones(case[2]), torch.zeros(case[2]), vectors(case[2])
+    bn, dz = (zero, one, *affine), torch.ones_like(x)
+    residual, abc = torch.zeros_like(x), torch.stack([one, zero, zero])
     gradients = (
         OPS.bn_act_bwd_reduce_add(dz, x, *bn, None, None, act, 0.0)[0],
         OPS.bn_act_bwd_reduce_add(dz, x, *bn, residual, None, act, 0.0)[0],
         OPS.bn_act_bwd_reduce_dual(dz, x, *bn, residual, *bn, None, act, 0.0)[0],
-        OPS.bn_bwd_apply(dz, x, zero, abc, one, zero, act, 0.0),
+        OPS.bn_bwd_apply(dz, x, zero, abc, *affine, act, 0.0),
     )
     for g in gradients:
         check(g, *slope(x, act), case[0])
@@ -84,17 +83,37 @@ def test_slopes(case, act):
 def test_values_in_generic_convolutions(dtype, act, monkeypatch):
     monkeypatch.setenv("RNK_CUDA_CONV", "generic")
     x, act = pixels((dtype, "nhwc", 5)), SMOOTH[act]
-    w, one, zero = torch.ones(5, 1, 1, 1, dtype=dtype), torch.ones(5), torch.zeros(5)
+    w, one, (scale, zero) = torch.ones(5, 1, 1, 1, dtype=dtype), torch.ones(5), vectors(5)
     geometry = (*WINDOW[1:], (1, 1), 5, False)
     want = value(x, act)
-    y = OPS.conv_fwd(x, w, *NO_PROLOGUE, None, None, None, act, 0.0, *geometry)
+    y = OPS.conv_fwd(x, w, *NO_PROLOGUE, scale, None, None, act, 0.0, *geometry)
     check(y, want, want.abs(), dtype)
-    y = OPS.conv_fwd(x, w, one, zero, act, 0.0, None, None, None, 0, 0.0, *geometry)
+    y = OPS.conv_fwd(x, w, scale, zero, act, 0.0, None, None, None, 0, 0.0, *geometry)
     check(y, want, want.abs(), dtype)
-    g, _ = OPS.conv_dgrad_bn(
-        torch.ones_like(x), w, None, x, zero, one, one, zero, None, act, 0.0, *geometry
-    )
+    dy = torch.ones_like(x)
+    g, _ = OPS.conv_dgrad_bn(dy, w, None, x, zero, one, scale, zero, None, act, 0.0, *geometry)
     check(g, *slope(x, act), dtype)
+
+
+# Groups of one channel and of several, depths of one stage of the filter and of more.
+GENERIC = [
+    ConvShape(2, 5, 6, 7, 5, 3, 3, (2, 1), (1, 1), (1, 1), 5),
+    ConvShape(1, 6, 5, 4, 66, 3, 3, (1, 1), (1, 1), (1, 1), 2),
+    ConvShape(1, 37, 3, 5, 7, 2, 1),
+]
+
+
+@pytest.mark.parametrize("shape", GENERIC, ids=lambda s: s.id)
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.float64], ids=str)
+def test_generic_gradients_through_every_activation(dtype, shape, rng, monkeypatch):
+    monkeypatch.setenv("RNK_CUDA_CONV", "generic")
+    d = Draw(rng, (dtype, "nhwc"), True)
+    dy, w = d.activation(shape.y_size), d.activation(shape.w_size)
+    y, branch, bn = d.activation(shape.x_size), d.activation(shape.x_size), d.bn(shape.c)
+    bits = reference.bn_act_fwd_mask(y, *bn[2:], None, None, None, RELU, 0.0)[1]
+    geometry = (shape.stride, shape.padding, shape.dilation, shape.groups, False)
+    for add, mask, act in itertools.product((None, branch), (None, bits), (IDENTITY, RELU, LEAKY)):
+        check_batch_norm_gradient((dy, w, add, y, *bn, mask, act, 0.5, *geometry))
 
 
 @pytest.mark.parametrize("parts", [3, 5, 8])
@@ -139,11 +158,24 @@ def test_many_groups_of_statistics(dtype, groups, rng, repro):
     """More channels than threads; each group has its own count, one of them none."""
     channels = 517
     count = torch.randint(1, 9, (groups, 1), generator=rng).double().repeat(1, channels)
-    mean, m2 = torch.rand(2, groups, channels, generator=rng, dtype=torch.float64) * 4
+    mean, m2, *affine = (
+        torch.rand(2 * groups + 3, channels, generator=rng)
+        .double()
+        .split([groups, groups, 1, 1, 1])
+    )
     count[groups // 2] = m2[groups // 2] = 0
     stats = torch.stack([count, mean, m2], 1).to(dtype)
-    ours = OPS.bn_finalize(stats, *[None] * 6, 0.1, 1e-5)
-    plain = reference.bn_finalize(stats, *[None] * 6, 0.1, 1e-5)
-    exact = reference.bn_finalize(stats.double(), *[None] * 6, 0.1, 1e-5)
-    for mine, want, theirs in zip(ours, exact, plain, strict=True):
-        assert_close_to_oracle(mine, want, theirs, groups, name="finalize", repro=repro)
+    vectors = [v[0].to(dtype) for v in affine]
+    for running in (*DTYPES, torch.float64):
+        start = torch.rand(2, channels, generator=rng).to(running)
+        results = []
+        for op, convert in (
+            (OPS.bn_finalize, Tensor.clone),
+            (reference.bn_finalize, Tensor.clone),
+            (reference.bn_finalize, Tensor.double),
+        ):
+            kept = [convert(v.clone()) for v in start]
+            args = [convert(v) for v in (stats, *vectors)]
+            results.append((*op(*args, *kept, torch.tensor(4), 0.25, 1e-5), *kept))
+        for mine, theirs, want in zip(*results, strict=True):
+            assert_close_to_oracle(mine, want, theirs, groups, name=str(running), repro=repro)
