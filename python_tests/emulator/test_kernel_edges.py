@@ -143,11 +143,24 @@ def test_statistics_of_many_rows(dtype, layout, rng):
     x = torch.randint(-8, 9, (n, c, h, w), generator=rng).double()
     x += torch.linspace(100, 160, h).round()[:, None]
     x = x.to(dtype).contiguous(memory_format=FORMATS[layout])
+    check_statistics(x)
+
+
+@pytest.mark.parametrize("layout", MANY_ROWS)
+def test_statistics_of_many_rows_far_from_zero(layout, rng):
+    """Mean / std = 10^6: a mean that loses its second part costs M2 half of its digits."""
+    n, c, h, w = MANY_ROWS[layout]
+    x = torch.randint(-8, 9, (n, c, h, w), generator=rng) * 2.0**-13
+    x += torch.linspace(0, 24, h).round()[:, None] * 2.0**-13
+    check_statistics((x + 1000).contiguous(memory_format=FORMATS[layout]))
+
+
+def check_statistics(x: Tensor) -> None:
+    """A rounding or two, as each block's mean is kept in two parts."""
     count, mean, m2 = OPS.bn_stats(x).double()
     exact = reference.bn_stats(x.double())
-    eps = torch.finfo(torch.float64 if dtype == torch.float64 else torch.float32).eps
+    eps = torch.finfo(torch.float64 if x.dtype == torch.float64 else torch.float32).eps
     assert torch.equal(count, exact[0])
-    # A rounding, as each block's mean is kept in two parts.
     assert ((mean - exact[1]).abs() <= 2 * eps * exact[1]).all()
     assert ((m2 - exact[2]).abs() <= 8 * eps * exact[2]).all()
 
