@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
-from user_modules import CASES, C, Counter, KuangliuBlock, RandomDepth, conv, image
+from user_modules import CASES, C, Counter, KuangliuBlock, MutableList, RandomDepth, conv, image
 
 from resnet_kernels import explain, fuse, models, unfuse
 from resnet_kernels.ops.library import fallback_counts
@@ -63,7 +63,7 @@ def test_one_channel_images_are_torchs() -> None:
         (Counter, "Counter.forward writes state (calls)"),
         (CASES["no_grad_part"].module, "uses .no_grad"),
         (CASES["data_dependent"].module, "symbolically traced variables cannot be used"),
-        (CASES["mutable_setting"].module, "forward reads the mutable attribute settings"),
+        (MutableList, "forward reads the mutable attribute order"),
         (lambda: nn.Sequential(conv(), nn.ReLU6()), "ReLU6 has no fused form"),
         (lambda: nn.Sequential(nn.ReLU(), conv()), "does not follow a convolution"),
         (CASES["conv_used_twice"].module, "its output is used more than once"),

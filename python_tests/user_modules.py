@@ -214,6 +214,16 @@ class MutableSetting(Pair):
         return self.relu(self.bn2(self.conv2(x))) if self.settings["second"] else x
 
 
+class MutableList(Pair):
+    def __init__(self) -> None:
+        super().__init__()
+        self.order = [True]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(self.bn1(self.conv1(x)))
+        return self.relu(self.bn2(self.conv2(x))) if self.order[0] else x
+
+
 class GradMode(Pair):
     """Its branch depends on autograd's mode."""
 

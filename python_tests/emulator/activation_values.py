@@ -1,0 +1,71 @@
+"""GELU and SiLU value by value: inputs from where they vanish to where they are x, and the rule."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from bn_cases import GELU, SILU
+from torch import Tensor
+
+from resnet_kernels.reference import round_tf32
+
+SMOOTH = {"gelu": GELU, "silu": SILU}
+# Of values that are rounded once more, how many may fall to the other side: those that lie within a
+# few fp32 roundings of a tie, 1 of 500 in fp16.
+OTHER_SIDE = 1 / 250
+# Of a batch norm in front, so that what the functions are given has all digits of fp32.
+SCALE = 0.7
+
+
+def inputs(size: tuple[int, ...], dtype: torch.dtype, tf32: bool = False) -> Tensor:
+    """Neighbours in the last dimension differ least."""
+    values = torch.linspace(-13, 9, math.prod(size), dtype=torch.float64) / SCALE
+    return rounded(values, dtype, tf32).view(size)
+
+
+def scaled(x: Tensor) -> Tensor:
+    """SCALE * x rounded to fp32, in fp64."""
+    return (x.float() * SCALE).double()
+
+
+def vectors(channels: int) -> tuple[Tensor, Tensor]:
+    """Scale and bias, with which a batch norm's affine form rounds once."""
+    return torch.full((channels,), SCALE), torch.zeros(channels)
+
+
+def rounded(values: Tensor, dtype: torch.dtype, tf32: bool = False) -> Tensor:
+    """To a dtype, and to what tensor cores multiply of fp32."""
+    return round_tf32(values.to(dtype)) if tf32 else values.to(dtype)
+
+
+def value(x: Tensor, act: int) -> Tensor:
+    """Of scaled(x) in fp64, exact also where it is tiny."""
+    x = scaled(x)
+    return x * (torch.special.erfc(-x * 0.5**0.5) / 2 if act == GELU else torch.sigmoid(x))
+
+
+def slope(x: Tensor, act: int) -> tuple[Tensor, Tensor]:
+    """The derivative at scaled(x), and the size of its terms, which cancel at its zero."""
+    x = scaled(x)
+    if act == GELU:
+        cdf = torch.special.erfc(-x * 0.5**0.5) / 2
+        other = x * torch.exp(-x * x / 2) * (2 * torch.pi) ** -0.5
+    else:
+        cdf = torch.sigmoid(x)
+        other = x * cdf * torch.sigmoid(-x)
+    return cdf + other, cdf + other.abs()
+
+
+def check(
+    ours: Tensor, exact: Tensor, size: Tensor, dtype: torch.dtype, tf32: bool = False
+) -> None:
+    """Eight fp32 roundings of `size`; of 16 bits or tf32, the nearest value but for OTHER_SIDE."""
+    assert ours.shape == exact.shape
+    if dtype == torch.float32 and not tf32:
+        error = (ours.double() - exact).abs() / size.clamp(min=1e-37)
+        assert error.max() < 8 * torch.finfo(torch.float32).eps
+        return
+    want = rounded(exact, dtype, tf32)
+    assert (ours.double() - exact).abs().le(want.double().abs() * 2.0**-7 + 1e-7).all()
+    assert (ours != want).double().mean() < OTHER_SIDE
