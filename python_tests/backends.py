@@ -7,6 +7,7 @@ CPU and moved, so that every device computes on the same values; the fp64 oracle
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
 import os
 from collections.abc import Callable, Iterator
@@ -90,6 +91,8 @@ def using(name: str) -> Iterator[str]:
     """Inside, backend `name` is the default and tensors of tests are on its device."""
     global _device
     backend, where = BACKENDS[name]
+    if name == "cuda-emulated":
+        importlib.import_module("resnet_kernels.emulator")  # registers its kernels
     before, device_before = library.set_default_backend(backend), _device
     _device = torch.device(where)
     try:

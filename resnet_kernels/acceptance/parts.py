@@ -25,7 +25,7 @@ PARTS = (
     Part(
         "ops-cuda-conv",
         "op tests, CUDA: convolutions",
-        Suite(CONV, CUDA, "test_prologue and bf16 and 1-", CONV[:1]),
+        Suite(CONV, CUDA, "test_prologue and bf16 and emulated-1", CONV[:1]),
     ),
     Part(
         "ops-cuda-igemm",
@@ -34,9 +34,9 @@ PARTS = (
     ),
     _triton("bn", BN, "test_affine_is_eval_mode", ("bn_finalize",)),
     _triton("pool", ("pool_kernels",), "test_deterministic and nhwc"),
-    _triton("conv_fwd", CONV[:1], "test_prologue and bf16 and 1-"),
-    _triton("conv_dgrad", CONV[1:2], "test_acts and fp32 and 0-"),
-    _triton("conv_wgrad", CONV[2:], "test_prologue and fp16 and 0-"),
+    _triton("conv_fwd", CONV[:1], "test_prologue and bf16 and emulated-1"),
+    _triton("conv_dgrad", CONV[1:2], "test_acts and fp32 and emulated-0"),
+    _triton("conv_wgrad", CONV[2:], "test_prologue and fp16 and emulated-0"),
     _triton("short", ("triton_ops",), "test_ops_on_vectors and 64"),
     Part(
         "layers-cuda",
@@ -56,7 +56,7 @@ PARTS = (
     Part(
         "opcheck",
         "torch.library.opcheck of every primitive",
-        Suite(("opcheck",), BOTH, "test_opcheck and cuda and (bn_stats or avg_pool_fwd)"),
+        Suite(("opcheck",), BOTH, "test_opcheck and cuda and bn_stats and channels_last"),
     ),
     Part(
         "compile",

@@ -17,10 +17,10 @@ from .outcome import ROOT, Checks, Context, Outcome
 # Small cases of every kind of kernel: under the sanitizer each launch is slow.
 SANITIZED = ("conv_fwd", "conv_dgrad", "conv_wgrad", "bn_act_fwd", "bn_act_bwd_reduce")
 SANITIZED_TESTS = (
-    "test_epilogue and bf16 and 2-plain or test_acts and bf16 and 2- or test_deterministic and bf16"
-    " or test_prologue and bf16 and 2-"
+    "bf16 and (test_epilogue and cuda-2 or test_acts and cuda-2 or test_prologue and cuda-2"
+    " or test_deterministic)"
 )
-DRY_SANITIZED_TESTS = "test_prologue and bf16 and 1- and N2"
+DRY_SANITIZED_TESTS = "test_epilogue and bf16 and emulated-2-plain"
 TOOLS = ("memcheck", "racecheck", "synccheck")
 TOOL_SECONDS = 150
 ERRORS_FOUND = 86

@@ -35,7 +35,7 @@ class Suite:
         if importlib.util.find_spec("pytest") is None:
             raise CannotRun("pytest is not installed for this interpreter")
         chosen = [name for name in context.backends if name.split("-")[0] in self.backends]
-        os.environ["RNK_TEST_BACKENDS"] = " ".join(chosen)
+        os.environ |= {"RNK_TEST_BACKENDS": " ".join(chosen), "RNK_STRICT": "1"}
         files = self.dry_files if context.dry and self.dry_files else self.files
         arguments = [str(TESTS / f"{_path(name)}.py") for name in files]
         if context.dry:
@@ -98,7 +98,8 @@ def run_pytest(arguments: list[str]) -> Outcome:
     sys.path.insert(0, str(TESTS))
     os.chdir(ROOT)
     counter = Counter()
-    fixed = ["-q", "--tb=short", "-p", "no:cacheprovider", "-m", "full or not full"]
+    fixed = ["-q", "--tb=short", "-p", "no:cacheprovider", "-p", "no:ptx_coverage"]
+    fixed += ["-m", "full or not full", "--show-capture", "no"]
     code = int(pytest.main([*fixed, "-o", "addopts=", *arguments], plugins=[counter]))
     counts = counter.counts
     reason = counter.first
