@@ -65,7 +65,9 @@ def test_fp64_is_left_alone(rng, backend):
 
 def test_ops_run_outside_autocast():
     """Plain-torch parts of an op must not be cast a second time."""
-    inside = layers.autocasts(lambda x, residual: (torch.is_autocast_enabled(device().type), x, residual))
+    inside = layers.autocasts(
+        lambda x, residual: (torch.is_autocast_enabled(device().type), x, residual)
+    )
     x = torch.ones(1)
     with torch.autocast(device().type, torch.bfloat16):
         enabled, cast, residual = inside(x, residual=x)

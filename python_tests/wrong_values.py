@@ -6,6 +6,8 @@ before the test modules, which import the functions that it replaces.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import oracle
@@ -29,6 +31,17 @@ def assert_close_to_oracle(actual: Tensor, right: Tensor, plain: Tensor, *args: 
     _assert_close(actual, wrong(right), wrong(plain), *args, **kw)
 
 
+@contextlib.contextmanager
+def _right_comparisons() -> Iterator[None]:
+    """torch's own checks compare rightly: what they are given is wrong."""
+    wrong_ones = torch.equal, torch.allclose
+    torch.equal, torch.allclose = _equal, _allclose
+    try:
+        yield
+    finally:
+        torch.equal, torch.allclose = wrong_ones
+
+
 class _WrongGradient(torch.autograd.Function):
     """The identity, with twice its gradient."""
 
@@ -42,12 +55,13 @@ class _WrongGradient(torch.autograd.Function):
 
 
 def gradcheck(function: Any, inputs: Any, **kw: Any) -> bool:
-    return _gradcheck(lambda *values: _WrongGradient.apply(function(*values)), inputs, **kw)
+    with _right_comparisons():
+        return _gradcheck(lambda *values: _WrongGradient.apply(function(*values)), inputs, **kw)
 
 
 def opcheck(op: Any, args: tuple, **kw: Any) -> Any:
     """Of a twin of `op` whose fake kernel gives results of one more dimension."""
-    name = f"wrong_values::{op._schema.name.partition('::')[2]}"
+    name = op._schema.name.partition("::")[2]
 
     def twin(*values: Any) -> Any:
         return op(*values)
@@ -58,11 +72,11 @@ def opcheck(op: Any, args: tuple, **kw: Any) -> Any:
         return tuple(r[None] for r in result) if several else result[None]
 
     schema = str(op._schema)
-    with torch.library._scoped_library("wrong_values", "DEF") as library:
-        library.define(name.partition("::")[2] + schema[schema.index("(") :])
-        library.impl(name.partition("::")[2], twin, "CompositeExplicitAutograd")
-        torch.library.register_fake(name, fake, lib=library)
-        return _opcheck(getattr(torch.ops.wrong_values, name.partition("::")[2]).default, args, **kw)
+    with torch.library._scoped_library("wrong_values", "DEF") as library, _right_comparisons():
+        library.define(name + schema[schema.index("(") :])
+        library.impl(name, twin, "CompositeExplicitAutograd")
+        torch.library.register_fake(f"wrong_values::{name}", fake, lib=library)
+        return _opcheck(getattr(torch.ops.wrong_values, name).default, args, **kw)
 
 
 oracle.assert_close_to_oracle = assert_close_to_oracle

@@ -35,7 +35,9 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument(
         "--out", type=Path, default=ROOT / "build/acceptance", help="folder of report and logs"
     )
-    top.add_argument("--inject", action="append", type=_injection, default=[], help=argparse.SUPPRESS)
+    top.add_argument(
+        "--inject", action="append", type=_injection, default=[], help=argparse.SUPPRESS
+    )
     top.add_argument("--limit", type=float, default=0.0, help=argparse.SUPPRESS)
     return top
 

@@ -73,9 +73,7 @@ def _record() -> dict[str, Any]:
 
 def _libraries() -> dict[str, Any]:
     """info.collect()'s table of libraries, by a process that loads what is there now."""
-    code = (
-        "import json; from resnet_kernels import info; print(json.dumps(info.collect()['libraries']))"
-    )
+    code = "import json; from resnet_kernels import info; print(json.dumps(info.collect()['libraries']))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         raise CannotRun(f"the package does not import: {done.stderr.strip().splitlines()[-1]}")

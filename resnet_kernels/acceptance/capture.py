@@ -145,5 +145,7 @@ def _check_streams(step: Step, name: str, checks: Checks, inject: bool) -> None:
                 torch.cuda._sleep(SLEEP_CYCLES)
                 results.append([model(step.images[i]) for _ in range(10)])
         torch.cuda.synchronize()
-    good = all(same([z], [want], inject) for zs, want in zip(results, alone, strict=True) for z in zs)
+    good = all(
+        same([z], [want], inject) for zs, want in zip(results, alone, strict=True) for z in zs
+    )
     checks.add(f"{name}: two streams at once", good)

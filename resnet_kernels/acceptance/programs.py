@@ -99,9 +99,7 @@ def bench_models(context: Context) -> Outcome:
         outcome.needs_gpu += ["times of whole networks"]
         return outcome
     options = ["--device", "cuda", "--model", "resnet50", "--batch", "64", "--dtype", "bf16"]
-    return _benchmarks(
-        context, ["models", *options, "--budget", "360"], "model", ["resnet50"]
-    )
+    return _benchmarks(context, ["models", *options, "--budget", "360"], "model", ["resnet50"])
 
 
 def _benchmarks(
