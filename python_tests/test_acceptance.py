@@ -1,4 +1,4 @@
-"""The acceptance run: the dry run passes; each part can fail, hang, be killed; reports are valid."""
+"""The acceptance run: its dry run passes; each part can fail, hang, be killed; valid reports."""
 
 from __future__ import annotations
 

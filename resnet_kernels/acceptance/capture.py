@@ -7,6 +7,7 @@ however it is run: all kernels in it are ours, and deterministic.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable
 
 import torch
@@ -88,7 +89,7 @@ def _each(context: Context, check: Callable[[Step, str, Checks], None], gpu: lis
 def graphs(context: Context) -> Outcome:
     """Captured once, replayed on inputs that the capture has not seen."""
     needs = ["CUDA-graph capture and replay", "a step without host synchronisation"]
-    return _each(context, lambda *a: _check_graph(*a, context.inject), needs)
+    return _each(context, functools.partial(_check_graph, inject=context.inject), needs)
 
 
 def _check_graph(step: Step, name: str, checks: Checks, inject: bool) -> None:
@@ -118,7 +119,7 @@ def _check_graph(step: Step, name: str, checks: Checks, inject: bool) -> None:
 def streams(context: Context) -> Outcome:
     """Kernels wait for what their stream brings, and two streams do not disturb each other."""
     needs = ["work on a non-default stream", "two streams at once"]
-    return _each(context, lambda *a: _check_streams(*a, context.inject), needs)
+    return _each(context, functools.partial(_check_streams, inject=context.inject), needs)
 
 
 def _check_streams(step: Step, name: str, checks: Checks, inject: bool) -> None:
@@ -145,7 +146,6 @@ def _check_streams(step: Step, name: str, checks: Checks, inject: bool) -> None:
                 torch.cuda._sleep(SLEEP_CYCLES)
                 results.append([model(step.images[i]) for _ in range(10)])
         torch.cuda.synchronize()
-    good = all(
-        same([z], [want], inject) for zs, want in zip(results, alone, strict=True) for z in zs
-    )
+    every = [(z, want) for zs, want in zip(results, alone, strict=True) for z in zs]
+    good = all(same([z], [want], inject) for z, want in every)
     checks.add(f"{name}: two streams at once", good)

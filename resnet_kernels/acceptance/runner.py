@@ -116,7 +116,8 @@ class Run:
                 self._key = self._run_key()
                 # The parts of a dry run come from a process that has imported everything; on a
                 # GPU each is an interpreter of its own: the first of them builds the libraries.
-                self._context = multiprocessing.get_context("forkserver" if self.dry else "spawn")
+                kind = "forkserver" if self.dry else "spawn"
+                self._context: Any = multiprocessing.get_context(kind)
                 if self.dry:
                     self._context.set_forkserver_preload([f"{__package__}.preload"])
                 for row in self.report["parts"]:

@@ -43,7 +43,8 @@ BELOW_STOCK = 0.02
 @contextlib.contextmanager
 def ieee_fp32() -> Iterator[None]:
     """fp32 convolutions and products in fp32, ours and torch's."""
-    settings: Any = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)
+    backends: Any = torch.backends
+    settings = (backends.cudnn.conv, backends.cuda.matmul)
     before = [setting.fp32_precision for setting in settings]
     for setting in settings:
         setting.fp32_precision = "ieee"
