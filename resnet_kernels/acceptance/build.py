@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 from .outcome import ROOT, CannotRun, Checks, Context, Outcome
@@ -59,6 +58,20 @@ def _compile(arch: str, checks: Checks) -> None:
         raise CannotRun(why)
     environment = {**os.environ, "RNK_CUDA_ARCHS": arch}
     command = [sys.executable, "setup.py", "build_ext", "--inplace"]
+    code = subprocess.run(command, cwd=ROOT, env=environment).returncode
+    checks.add("setup.py build_ext", code == 0, f"exit code {code}, CUDA {cuda.version}")
+
+
+def _record() -> dict[str, Any]:
+    path = PACKAGE / "_build.json"
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise CannotRun(f"no build record: {error}") from error
+
+
+def _libraries() -> dict[str, Any]:
+    """info.collect()'s table of libraries, by a process that loads what is there now."""
     code = "import json; from resnet_kernels import info; print(json.dumps(info.collect()))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
