@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 SOURCES := $(shell find csrc -type f \( -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' \))
 PYTEST_FLAGS ?=
 MUTATE_FLAGS ?=
+GPU_FLAGS ?=
 
-.PHONY: demo test lint bench abi arches sanitize fuzz mutate clean setup
+.PHONY: demo test lint bench gpu abi arches sanitize fuzz mutate clean setup
 
 # The main job: a fused ResNet trains on real scans of digits.
 demo: setup
@@ -26,6 +27,10 @@ lint: setup $(VENV)/.lint
 bench: setup
 	$(BIN)/resnet-kernels bench step --model cifar_resnet18 --batch-size 64
 	$(BIN)/python -m benchmarks
+
+# The acceptance run on a machine with a GPU: its interpreter, torch and nvcc; no network, no venv.
+gpu:
+	$(PYTHON) -m resnet_kernels.acceptance $(GPU_FLAGS)
 
 # The one built binary on the oldest supported torch, on a CPU build and on the newest.
 abi: setup

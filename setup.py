@@ -86,6 +86,7 @@ class Build(build_ext):
         (self.objects / "build.ninja").write_text("\n".join(lines) + "\n")
         jobs = os.environ.get("MAX_JOBS", str(os.cpu_count() or 1))
         subprocess.check_call([*toolchain.ninja(), "-C", str(self.objects), "-j", jobs])
+        record["sources"] = {"fingerprint": toolchain.sources_fingerprint(ROOT)}
         (package / "_build.json").write_text(json.dumps(record, indent=1) + "\n")
 
     def library(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import platform
 import re
@@ -99,6 +100,24 @@ def emulator_sources(root: Path, cuda: Cuda | None) -> list[Source]:
         ),
         *(_cuda_ops(root, "EMULATED", flags, "nvcc_ptx") if cuda else []),
     ]
+
+
+_SOURCE_SUFFIXES = (".cpp", ".h", ".cu", ".cuh")
+
+
+def fingerprint(*folders: Path) -> str:
+    """Of the C++ and CUDA files in these folders, those in folders below left out."""
+    digest = hashlib.sha256()
+    for folder in folders:
+        for path in sorted(p for p in folder.iterdir() if p.suffix in _SOURCE_SUFFIXES):
+            digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def sources_fingerprint(root: Path) -> str:
+    """Of everything that setup.py compiles; the build record keeps it."""
+    csrc = root / "csrc"
+    return fingerprint(csrc, *sorted(path for path in csrc.rglob("*") if path.is_dir()))
 
 
 def ninja() -> list[str]:

@@ -19,10 +19,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 import ptx_coverage
-from backends import BACKENDS, available
-
-from resnet_kernels.ops import library
-from resnet_kernels.ops.library import triton_interpreted
+from backends import BACKENDS, available, of_public_ops, selected, using
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -38,9 +35,20 @@ if importlib.util.find_spec("triton") is None:
     collect_ignore_glob = ["test_triton_*.py"]
 
 
+# Fixtures that run a test on a backend.
+ON_BACKEND = {"each_backend", "case", "backend", "triton_backend", "igemm_backend"}
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The long list of cases runs only when asked for with -m full."""
+    """The long list of cases runs only when asked for with -m full.
+
+    Under RNK_TEST_BACKENDS, of the tests, those that run on a backend.
+    """
+    if selected():
+        others = [i for i in items if not ON_BACKEND & {*getattr(i, "fixturenames", ())}]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [i for i in items if ON_BACKEND & {*getattr(i, "fixturenames", ())}]
     for item in items:
         callspec = getattr(item, "callspec", None)
         if callspec and callspec.params.get("each_backend", "").startswith("triton"):
@@ -62,26 +70,39 @@ def nan_prefill(request: pytest.FixtureRequest) -> Iterator[None]:
     torch.use_deterministic_algorithms(before)
 
 
+@pytest.fixture(autouse=True)
+def ieee_fp32() -> Iterator[None]:
+    """fp32 is fp32: torch's own convolutions and products on a GPU, and ours, round to tf32 if
+    nobody says otherwise, and an error measured so would allow ours too much.
+    """
+    settings = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)
+    before = [setting.fp32_precision for setting in settings]  # type: ignore[attr-defined]
+    for setting in settings:
+        setting.fp32_precision = "ieee"  # type: ignore[attr-defined]
+    yield
+    for setting, value in zip(settings, before, strict=True):
+        setting.fp32_precision = value  # type: ignore[attr-defined]
+
+
 @pytest.fixture(params=available())
 def each_backend(request: pytest.FixtureRequest) -> Iterator[str]:
     """The test runs once per backend; primitives by bn_cases.OPS are that backend's."""
-    before = library.set_default_backend(BACKENDS[request.param][0])
-    yield request.param
-    library.set_default_backend(before)
+    with using(request.param) as name:
+        yield name
 
 
 @pytest.fixture
 def case(request: pytest.FixtureRequest) -> Iterator[Any]:
     """A conv_cases.Case, as conv_cases.over parametrizes it; primitives are its backend's."""
-    before = library.set_default_backend(BACKENDS[request.param.backend][0])
-    yield request.param
-    library.set_default_backend(before)
+    with using(request.param.backend):
+        yield request.param
 
 
-@pytest.fixture(params=["triton-interpreted" if triton_interpreted() else "cpu"])
-def backend(request: pytest.FixtureRequest) -> str:
-    """Name to pass as the `backend` argument of a public op."""
-    return BACKENDS[request.param][0]
+@pytest.fixture(params=of_public_ops())
+def backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Name to pass as the `backend` argument of a public op; inputs.py draws on its device."""
+    with using(request.param) as name:
+        yield BACKENDS[name][0]
 
 
 @pytest.fixture

@@ -79,10 +79,15 @@ class Case(NamedTuple):
 
 
 def over(cpu: Sequence[ConvShape], emulated: Sequence[ConvShape]) -> Any:
-    """Parametrizes the fixture `case`: fp32 on the CPU, each dtype on the emulated GPU."""
+    """Parametrizes the fixture `case`: fp32 on the CPU, each dtype on a GPU, real or emulated.
+
+    CUDA kernels on a real one have the shapes of both lists, Triton's, which cost a compilation
+    each, the second.
+    """
     cases = [Case("cpu", torch.float32, shape) for shape in cpu]
-    gpus = ("cuda-emulated", "triton-emulated", "triton-interpreted")
-    cases += [Case(gpu, dtype, s) for gpu in gpus for s in emulated for dtype in DTYPE_NAMES]
+    gpus = dict.fromkeys(("cuda-emulated", "triton-emulated", "triton-interpreted"), emulated)
+    gpus |= {"cuda": tuple(dict.fromkeys([*cpu, *emulated])), "triton": emulated}
+    cases += [Case(gpu, dtype, s) for gpu in gpus for s in gpus[gpu] for dtype in DTYPE_NAMES]
     params = [
         pytest.param(
             case,

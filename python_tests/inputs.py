@@ -1,8 +1,12 @@
-"""Seeded tensors for tests: activations in any memory layout, parameters of a conv-BN layer."""
+"""Seeded tensors for tests: activations in any memory layout, parameters of a conv-BN layer.
+
+All are drawn on the CPU, then moved to the running test's device (backends.device()).
+"""
 
 from __future__ import annotations
 
 import torch
+from backends import device
 from shapes import ConvShape
 from torch import Tensor
 
@@ -14,7 +18,7 @@ def vector_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def normal(rng: torch.Generator, *size: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.randn(*size, generator=rng, dtype=torch.float64).to(dtype)
+    return torch.randn(*size, generator=rng, dtype=torch.float64).to(dtype).to(device())
 
 
 def activation(
@@ -37,7 +41,7 @@ def weight(rng: torch.Generator, shape: ConvShape, dtype: torch.dtype = torch.fl
     """Scaled so that outputs are of order 1."""
     k, c, r, s = shape.w_size
     value = torch.randn(k, c, r, s, generator=rng, dtype=torch.float64) * (c * r * s) ** -0.5
-    return value.to(dtype)
+    return value.to(dtype).to(device())
 
 
 def bn_tensors(
@@ -49,7 +53,7 @@ def bn_tensors(
         "gamma": 1 + 0.3 * normal(rng, channels, dtype=kind),
         "beta": 0.5 * normal(rng, channels, dtype=kind),
         "running_mean": 0.5 * normal(rng, channels, dtype=kind),
-        "running_var": 0.5 + torch.rand(channels, generator=rng, dtype=kind),
+        "running_var": 0.5 + torch.rand(channels, generator=rng, dtype=kind).to(device()),
     }
 
 

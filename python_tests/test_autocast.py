@@ -5,6 +5,7 @@ from __future__ import annotations
 import public_ops
 import pytest
 import torch
+from backends import device
 
 from resnet_kernels import ops
 from resnet_kernels.ops import layers
@@ -20,7 +21,7 @@ def test_same_as_casting_by_hand(name, training, rng, backend):
     for autocast in (True, False):
         t = public_ops.leaves(tensors)
         own = t if autocast else t | {n: t[n].bfloat16() for n in ("x", "x2")}
-        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        with torch.autocast(device().type, torch.bfloat16, enabled=autocast):
             z = public_ops.CALLS[name](own, training, act="relu", backend=backend)
         assert z.dtype == torch.bfloat16
         z.float().square().sum().backward()
@@ -35,7 +36,7 @@ def test_backward_inside_autocast(rng, backend):
     grads = []
     for inside in (True, False):
         t = public_ops.leaves(tensors)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(device().type, torch.bfloat16):
             z = public_ops.CALLS["residual_block"](t, True, act="relu", backend=backend)
             if inside:
                 z.backward(torch.ones_like(z))
@@ -47,7 +48,7 @@ def test_backward_inside_autocast(rng, backend):
 
 def test_ops_without_convolution_keep_their_dtype(rng, backend):
     t = public_ops.tensors_for(rng)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(device().type, torch.bfloat16):
         z = ops.bn_act(t["x"], residual=t["x2"].bfloat16(), training=True, backend=backend)
         assert z.dtype == ops.max_pool(t["x"], 2, backend=backend).dtype == torch.float32
     assert torch.equal(
@@ -57,18 +58,20 @@ def test_ops_without_convolution_keep_their_dtype(rng, backend):
 
 def test_fp64_is_left_alone(rng, backend):
     t = public_ops.tensors_for(rng, torch.float64)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(device().type, torch.bfloat16):
         z = public_ops.CALLS["conv_bn_act"](t, False, act="relu", backend=backend)
     assert z.dtype == torch.float64
 
 
 def test_ops_run_outside_autocast():
     """Plain-torch parts of an op must not be cast a second time."""
-    inside = layers.autocasts(lambda x, residual: (torch.is_autocast_enabled("cpu"), x, residual))
+    inside = layers.autocasts(
+        lambda x, residual: (torch.is_autocast_enabled(device().type), x, residual)
+    )
     x = torch.ones(1)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(device().type, torch.bfloat16):
         enabled, cast, residual = inside(x, residual=x)
-        assert torch.is_autocast_enabled("cpu")
+        assert torch.is_autocast_enabled(device().type)
     assert not enabled
     assert cast.dtype == torch.bfloat16
     assert residual is cast

@@ -77,7 +77,7 @@ def test_expanded_upstream_gradient(rng, backend):
     for expand in (True, False):
         y = tensors["y"].clone().requires_grad_()
         z = ops.bn_act(**tensors | {"y": y}, act="gelu", training=False, backend=backend)
-        dz = torch.ones(1).expand(z.shape)
+        dz = z.new_ones(1).expand(z.shape)
         z.backward(dz if expand else dz.contiguous())
         grads.append(y.grad)
     assert torch.equal(*grads)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inputs
 import pytest
 import torch
+from backends import device
 from oracle import compare
 from shapes import DTYPE_NAMES, HOSTILE, RESNET, ConvShape
 
@@ -92,7 +93,7 @@ def test_conv_bias_gradient_in_training_is_exactly_zero(rng, backend):
     bias = inputs.normal(rng, SMALL.k).requires_grad_()
     z = ops.conv_bn_act(**tensors, conv_bias=bias, training=True, padding=1, backend=backend)
     z.square().sum().backward()
-    assert torch.equal(bias.grad, torch.zeros(SMALL.k))
+    assert torch.equal(bias.grad, torch.zeros_like(bias))
 
 
 @pytest.mark.parametrize("absent", [("gamma",), ("beta",), ("gamma", "beta")], ids="-".join)
@@ -111,7 +112,7 @@ def test_mean_much_larger_than_deviation(rng, repro, backend):
     shape = ConvShape(4, 4, 16, 16, 4, 1, 1)
     tensors = layer_tensors(rng, shape, torch.float32)
     tensors["x"] = tensors["x"] + 1000
-    tensors["weight"] = torch.eye(4).view(4, 4, 1, 1)
+    tensors["weight"] = torch.eye(4, device=device()).view(4, 4, 1, 1)
     check(rng, repro, backend, shape, tensors, ["x"], act="gelu", training=True)
 
 
@@ -206,8 +207,8 @@ def test_running_stats_follow_torch(momentum, rng, repro, backend):
     """A hundred steps, with the batch counter that momentum=None averages by."""
     shape = ConvShape(2, 3, 5, 5, 4, 1, 1)
     weight = inputs.weight(rng, shape)
-    bn = torch.nn.BatchNorm2d(4, momentum=momentum)
-    mean, var, tracked = torch.zeros(4), torch.ones(4), torch.tensor(0)
+    bn = torch.nn.BatchNorm2d(4, momentum=momentum).to(device())
+    mean, var, tracked = (t.clone() for t in bn.buffers())
     for _ in range(100):
         x = inputs.activation(rng, shape.x_size) * 2 + 1
         bn(torch.nn.functional.conv2d(x, weight))

@@ -166,6 +166,6 @@ def test_refuses_what_would_read_outside(each_backend, rng):
     short = torch.zeros(y.numel() // 8 - 1, dtype=torch.uint8)
     with pytest.raises(RuntimeError, match="mask: expected"):
         OPS.conv_dgrad_bn(dy, w, None, y, *vectors, short, RELU, 0.0, *conv)
-    if each_backend == "cuda-emulated":
+    if each_backend in ("cuda", "cuda-emulated"):
         with pytest.raises(RuntimeError, match="y_prev: dtype"):
             OPS.conv_dgrad_bn(dy, w, None, y.half(), *vectors, None, RELU, 0.0, *conv)

@@ -192,7 +192,7 @@ def test_refuses_what_would_read_outside(each_backend, rng):
         "residual: memory layout": (x, w, *NO_PROLOGUE, None, None, y.contiguous(), RELU, 0.0),
         "act: unknown": (x, w, *NO_PROLOGUE, None, None, None, 17, 0.0),
     }
-    if each_backend == "cuda-emulated":
+    if each_backend in ("cuda", "cuda-emulated"):
         bad_calls["w: expected float32"] = (x, w.int(), *NO_PROLOGUE, *NO_EPILOGUE)
     for message, args in bad_calls.items():
         with pytest.raises(RuntimeError, match=message):

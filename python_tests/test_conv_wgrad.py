@@ -110,7 +110,7 @@ def test_refuses_what_would_read_outside(each_backend, rng):
         "give both or none": (dy, x, w, v, None, RELU, 0.0),
         "act: unknown": (dy, x, w, v, v, 17, 0.0),
     }
-    if each_backend == "cuda-emulated":
+    if each_backend in ("cuda", "cuda-emulated"):
         bad_calls["dy: dtype"] = (dy.half(), x, w, *NO_PROLOGUE)
     for message, args in bad_calls.items():
         with pytest.raises(RuntimeError, match=message):

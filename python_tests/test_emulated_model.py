@@ -1,4 +1,4 @@
-"""A ResNet's training step on the emulated CUDA kernels against the same on the CPU kernels."""
+"""A ResNet's training step on each backend against the same on the CPU kernels."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from backends import BACKENDS
+from backends import device, using
 from torch import nn
 
 from resnet_kernels import fuse
@@ -17,14 +17,12 @@ from resnet_kernels.ops import library
 
 def step(model: nn.Module, x: torch.Tensor, backend: str) -> list[torch.Tensor]:
     """Loss, gradients and buffers of one training step on a copy of the model."""
-    before = library.set_default_backend(BACKENDS[backend][0])
-    try:
-        model = copy.deepcopy(model).train()
-        loss = model(x).square().mean()
+    with using(backend):
+        model = copy.deepcopy(model).train().to(device())
+        loss = model(x.to(device())).square().mean()
         loss.backward()
-    finally:
-        library.set_default_backend(before)
-    return [loss.detach(), *(p.grad for p in model.parameters()), *model.buffers()]
+    results = [loss.detach(), *(p.grad for p in model.parameters()), *model.buffers()]
+    return [result.cpu() for result in results]
 
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format], ids=str)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inputs
 import pytest
 import torch
+from backends import device
 
 from resnet_kernels.ops import library
 from resnet_kernels.ops.schemas import SCHEMAS
@@ -25,14 +26,14 @@ def sample_inputs(size, layout, dtype):
     v = [inputs.normal(rng, c, dtype=inputs.vector_dtype(dtype)).abs() + 0.5 for _ in range(8)]
     k = [inputs.normal(rng, 4, dtype=inputs.vector_dtype(dtype)).abs() + 0.5 for _ in range(2)]
     stats = torch.stack([torch.full_like(v[0], 9.0), v[0], v[1]])[None]
-    mask = torch.zeros((x.numel() + 7) // 8, dtype=torch.uint8)
+    mask = torch.zeros((x.numel() + 7) // 8, dtype=torch.uint8, device=device())
     no_in, relu_in = (None, None, 0, 0.0), (v[2], v[3], 1, 0.0)
     pooled = ((h + 1) // 2, (w + 1) // 2)
     dp = inputs.activation(rng, (n, c, *pooled), dtype, layout)
     taps = torch.full_like(dp, 4, dtype=torch.uint8)
     following = (dy, torch.ones_like(dy), k[0], torch.stack([k[0], k[1], k[1]]))
     bn = tuple(v[:4])
-    tracked = torch.tensor(3)
+    tracked = torch.tensor(3, device=device())
     return {
         "conv_fwd": [
             (x, weight, *no_in, None, None, None, 0, 0.0, *CONV),

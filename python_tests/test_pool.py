@@ -6,6 +6,7 @@ import inputs
 import pytest
 import torch
 import torch.nn.functional as F
+from backends import device
 from oracle import compare
 from shapes import ACTIVATIONS, DTYPE_NAMES, size_id
 
@@ -56,11 +57,11 @@ def test_max_pool(args, layout, rng, repro, backend):
 @pytest.mark.parametrize("dtype", list(DTYPE_NAMES), ids=DTYPE_NAMES.get)
 def test_max_pool_ties_and_nan(dtype, rng, repro, backend):
     """Small integers tie in most windows: the first maximum takes the gradient, as in torch."""
-    x = torch.randint(-1, 2, (2, 3, 8, 8), generator=rng).to(dtype)
+    x = torch.randint(-1, 2, (2, 3, 8, 8), generator=rng).to(device(), dtype)
     x = x.contiguous(memory_format=torch.channels_last)
     ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
     z, expected = ops.max_pool(ours, 3, 2, 1, backend=backend), F.max_pool2d(theirs, 3, 2, 1)
-    dz = torch.randint(-4, 5, z.shape, generator=rng).to(dtype)
+    dz = torch.randint(-4, 5, z.shape, generator=rng).to(z)
     z.backward(dz)
     expected.backward(dz)
     assert torch.equal(z, expected), repro

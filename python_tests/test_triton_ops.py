@@ -1,4 +1,4 @@
-"""Every Triton kernel against its definition: compiled for sm_80 and emulated, or interpreted.
+"""Every Triton kernel against its definition: on a GPU, emulated from sm_80 code, or interpreted.
 
 The short list; the tests of the primitives run on these backends with -m full.
 """
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from backends import BACKENDS, available
+from backends import BACKENDS, available, using
 from bn_cases import (
     GELU,
     IDENTITY,
@@ -31,7 +31,6 @@ from test_gradcheck import check as gradcheck
 from torch import Tensor
 
 from resnet_kernels import reference
-from resnet_kernels.ops import library
 from resnet_kernels.ops.library import fallback_counts
 from resnet_kernels.reference.bn import bn_sums
 
@@ -63,11 +62,10 @@ over_convolutions = pytest.mark.parametrize(
 @pytest.fixture(autouse=True)
 def triton_backend() -> Iterator[None]:
     """Primitives by OPS are Triton's, and none of them falls back."""
-    before = library.set_default_backend(BACKENDS[BACKEND][0])
-    fallback_counts(reset=True)
-    yield
-    assert fallback_counts() == {}
-    library.set_default_backend(before)
+    with using(BACKEND):
+        fallback_counts(reset=True)
+        yield
+        assert fallback_counts() == {}
 
 
 def geometry(shape: ConvShape, tf32: bool = False) -> tuple:

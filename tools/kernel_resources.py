@@ -8,7 +8,6 @@ loop is more than 1.5 times as long as Triton's.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import re
 import subprocess
@@ -40,11 +39,7 @@ STEM_WINDOW = 2 * 7 * 408 * 2
 
 def fingerprint() -> str:
     """Of everything that the kernels are compiled from."""
-    digest = hashlib.sha256()
-    for folder in ("csrc/common", "csrc/cuda"):
-        for path in sorted((ROOT / folder).iterdir()):
-            digest.update(path.name.encode() + path.read_bytes())
-    return digest.hexdigest()[:16]
+    return toolchain.fingerprint(ROOT / "csrc/common", ROOT / "csrc/cuda")
 
 
 def igemm_name(name: str) -> str | None:

@@ -1,12 +1,14 @@
-"""The implicit-GEMM kernels, every instantiation of them, on the emulator."""
+"""The implicit-GEMM kernels, every instantiation of them, on the emulator and on a GPU."""
 
 from __future__ import annotations
 
 import itertools
 import zlib
+from contextlib import nullcontext
 
 import pytest
 import torch
+from backends import available, using
 from bn_cases import GELU, IDENTITY, LEAKY, OPS, RELU, SILU, as_double, check, tuple_of
 from igemm_cases import (
     ACTS,
@@ -33,10 +35,11 @@ from torch import Tensor
 from resnet_kernels import emulator, reference
 
 
-@pytest.fixture(autouse=True)
-def emulated(seed):
-    """Warps in an order of the test's own, all detectors on."""
-    with emulator.active(seed=seed):
+@pytest.fixture(autouse=True, params=[name for name in available() if name.startswith("cuda")])
+def igemm_backend(request, seed):
+    """Emulated: warps in an order of the test's own, all detectors on."""
+    emulated = request.param == "cuda-emulated"
+    with using(request.param), emulator.active(seed) if emulated else nullcontext():
         yield
 
 

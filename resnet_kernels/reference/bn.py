@@ -88,7 +88,7 @@ def bn_affine(
     mean = running_mean.to(accumulate_dtype(running_mean.dtype), copy=True)
     if conv_bias is not None:
         mean -= conv_bias
-    rstd = 1 / torch.sqrt(up(running_var) + eps)
+    rstd = 1 / torch.sqrt(running_var.to(mean.dtype) + eps)
     return mean, rstd, *_affine(mean, rstd, gamma, beta)
 
 
