@@ -1,0 +1,92 @@
+"""What the device can do, measured in the same run: a copy for DRAM, a matrix product for maths.
+
+Percentages are of these; the datasheet's figures stand beside them where the device is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from resnet_kernels.bench import report
+from resnet_kernels.bench.timing import interleave
+from resnet_kernels.bench.workload import precision
+
+from .cases import DTYPES
+from .datasheet import datasheet
+
+REPETITIONS = 10
+_COPY_BYTES = {"cpu": 1 << 28, "cuda": 1 << 30}
+_ROWS = {"cpu": 2048, "cuda": 8192}
+# On a GPU long enough for the CPU to launch the measured call meanwhile: 0.1 ms on an H100.
+_LEAST_FLUSH = {"cpu": 1 << 20, "cuda": 1 << 28}
+
+
+class Peaks(NamedTuple):
+    """Measured GB/s and TFLOP/s (a multiply-add counts as two), and the datasheet's if known."""
+
+    gb_s: float
+    tflop_s: float
+    sheet_gb_s: float | None
+    sheet_tflop_s: float | None
+
+    def columns(self) -> dict[str, object]:
+        return {
+            "peak_gb_s": f"{self.gb_s:.1f}",
+            "peak_tflop_s": f"{self.tflop_s:.4f}",
+            "datasheet_gb_s": "" if self.sheet_gb_s is None else self.sheet_gb_s,
+            "datasheet_tflop_s": "" if self.sheet_tflop_s is None else self.sheet_tflop_s,
+        }
+
+
+def _best_ms(call: Callable[[], object], device: torch.device) -> float:
+    """The 20th percentile: a peak is not what the machine does when disturbed."""
+    return interleave({"peak": call}, REPETITIONS, 3, device=device)["peak"].p20
+
+
+def _copy_gb_s(device: torch.device) -> float:
+    size = _COPY_BYTES[device.type]
+    source = torch.ones(size // 4, device=device)
+    target = torch.empty_like(source)
+    return 2 * size / _best_ms(lambda: target.copy_(source), device) / 1e6
+
+
+def measure(device: torch.device, dtype: str) -> Peaks:
+    """dtype: fp32, tf32, fp16 or bf16 (the copy does not depend on it)."""
+    kind = device.type
+    gb_s = _copy_gb_s(device)
+    rows = _ROWS[kind]
+    a, b = (torch.randn(rows, rows, device=device).to(DTYPES[dtype]) for _ in range(2))
+    with precision(dtype):
+        multiplied = _best_ms(lambda: a @ b, device)
+    sheet = datasheet(report.device_name(device)) if kind == "cuda" else None
+    return Peaks(
+        gb_s,
+        2 * rows**3 / multiplied / 1e9,
+        sheet.gb_s if sheet else None,
+        sheet.tflop_s(dtype) if sheet else None,
+    )
+
+
+def _cpu_cache_bytes() -> int:
+    """The largest cache of the first core, as Linux tells it; 0 where it does not."""
+    sizes = [0]
+    for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
+        text = path.read_text().strip()
+        scale = {"K": 1 << 10, "M": 1 << 20}.get(text[-1:], 1)
+        sizes.append(int(text.rstrip("KM")) * scale)
+    return max(sizes)
+
+
+def cache_flush(device: torch.device) -> Callable[[], object]:
+    """A call that leaves nothing of earlier ones in the caches: it fills twice their size."""
+    if device.type == "cuda":
+        cache = torch.cuda.get_device_properties(device).L2_cache_size
+    else:
+        cache = _cpu_cache_bytes()
+    size = max(2 * cache, _LEAST_FLUSH[device.type])
+    buffer = torch.empty(size, dtype=torch.uint8, device=device)
+    return buffer.zero_
