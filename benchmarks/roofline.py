@@ -12,13 +12,13 @@ from typing import NamedTuple
 import torch
 
 from resnet_kernels.bench import report
-from resnet_kernels.bench.timing import interleave
+from resnet_kernels.bench.timing import time_once
 from resnet_kernels.bench.workload import precision
 
 from .cases import DTYPES
 from .datasheet import datasheet
 
-REPETITIONS = 10
+REPETITIONS = 20
 _COPY_BYTES = {"cpu": 1 << 28, "cuda": 1 << 30}
 _ROWS = {"cpu": 2048, "cuda": 8192}
 # On a GPU long enough for the CPU to launch the measured call meanwhile: 0.1 ms on an H100.
@@ -43,8 +43,8 @@ class Peaks(NamedTuple):
 
 
 def _best_ms(call: Callable[[], object], device: torch.device) -> float:
-    """The 20th percentile: a peak is not what the machine does when disturbed."""
-    return interleave({"peak": call}, REPETITIONS, 3, device=device)["peak"].p20
+    """The shortest of some repetitions: a peak is what the device does when nothing disturbs it."""
+    return min(time_once(call, device, call) for _ in range(REPETITIONS))
 
 
 def _copy_gb_s(device: torch.device) -> float:
