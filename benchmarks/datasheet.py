@@ -24,8 +24,8 @@ class Datasheet(NamedTuple):
 
 
 A100 = Datasheet("A100 SXM 80 GB", 2039, 19.5, 156, 312)
-H100 = Datasheet("H100 SXM", 3350, 67, 494.5, 989.5)
-H200 = Datasheet("H200 SXM", 4800, 67, 494.5, 989.5)
+H100 = Datasheet("H100 SXM", 3350, 67, 494.7, 989.4)
+H200 = Datasheet("H200 SXM", 4800, 67, 494.7, 989.4)
 # A part of the name that the driver gives -> the GPU; the first that fits counts.
 _BY_NAME = {
     "A100-SXM4-80GB": A100,
@@ -34,7 +34,7 @@ _BY_NAME = {
     "A100-SXM4-40GB": Datasheet("A100 SXM 40 GB", 1555, 19.5, 156, 312),
     "A100-PCIE-40GB": Datasheet("A100 PCIe 40 GB", 1555, 19.5, 156, 312),
     "H100 80GB HBM3": H100,
-    "H100 PCIe": Datasheet("H100 PCIe", 2000, 51, 378, 756.5),
+    "H100 PCIe": Datasheet("H100 PCIe", 2000, 51, 378, 756),
     "H200": H200,
 }
 
