@@ -15,6 +15,7 @@ from benchmarks import bytes_model, datasheet, models, performance, plot, readme
 from benchmarks.bytes_model import Block, Conv, Network
 from resnet_kernels.bench.workload import Case
 from resnet_kernels.models import create
+from resnet_kernels.ops.schemas import SCHEMAS
 
 ROOT = Path(__file__).parents[1]
 
@@ -169,3 +170,8 @@ def test_rows_of_whole_networks(tmp_path: Path, capsys: pytest.CaptureFixture[st
     printed = capsys.readouterr().out
     assert "cpu: gate passed" in printed
     assert "not measured (there is no GPU here): triton resnet8 step N2 fp32" in printed
+
+
+def test_every_primitive_has_its_maths() -> None:
+    pages = "".join(page.read_text() for page in (ROOT / "docs/math").glob("*.md"))
+    assert [name for name in SCHEMAS if f"`{name}`" not in pages] == []
