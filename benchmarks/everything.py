@@ -15,7 +15,7 @@ from . import plot, readme
 
 FOLDER = Path("runs/bench")
 CPU_PARTS = (
-    ("ops", "--device", "cpu", "--batch", "8", "--dtype", "fp32", "--reps", "7", "--budget", "200"),
+    ("ops", "--device", "cpu", "--batch", "1", "--dtype", "fp32", "--reps", "7", "--budget", "200"),
     ("ops", "--device", "emulated", "--batch", "1", "--dtype", "fp16", "--budget", "150"),
     ("models", "--device", "cpu", "--model", "cifar_resnet18", "--batch", "32", "--reps", "9",
      "--budget", "120"),

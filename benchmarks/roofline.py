@@ -18,9 +18,10 @@ from resnet_kernels.bench.workload import precision
 from .cases import DTYPES
 from .datasheet import datasheet
 
-REPETITIONS = 20
-_COPY_BYTES = {"cpu": 1 << 28, "cuda": 1 << 30}
-_ROWS = {"cpu": 2048, "cuda": 8192}
+REPETITIONS = 50
+# Beyond the caches, and short enough to run between two disturbances of a machine with other work.
+_COPY_BYTES = {"cpu": 1 << 26, "cuda": 1 << 30}
+_ROWS = {"cpu": 1024, "cuda": 8192}
 # On a GPU long enough for the CPU to launch the measured call meanwhile: 0.1 ms on an H100.
 _LEAST_FLUSH = {"cpu": 1 << 20, "cuda": 1 << 28}
 
@@ -47,8 +48,20 @@ def _best_ms(call: Callable[[], object], device: torch.device) -> float:
     return min(time_once(call, device, call) for _ in range(REPETITIONS))
 
 
+def _cache_bytes(device: torch.device) -> int:
+    """The last level: L2 of a GPU, the largest of the first core as Linux tells it, or 0."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).L2_cache_size
+    sizes = [0]
+    for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
+        text = path.read_text().strip()
+        scale = {"K": 1 << 10, "M": 1 << 20}.get(text[-1:], 1)
+        sizes.append(int(text.rstrip("KM")) * scale)
+    return max(sizes)
+
+
 def _copy_gb_s(device: torch.device) -> float:
-    size = _COPY_BYTES[device.type]
+    size = max(_COPY_BYTES[device.type], 2 * _cache_bytes(device))
     source = torch.ones(size // 4, device=device)
     target = torch.empty_like(source)
     return 2 * size / _best_ms(lambda: target.copy_(source), device) / 1e6
@@ -71,22 +84,8 @@ def measure(device: torch.device, dtype: str) -> Peaks:
     )
 
 
-def _cpu_cache_bytes() -> int:
-    """The largest cache of the first core, as Linux tells it; 0 where it does not."""
-    sizes = [0]
-    for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
-        text = path.read_text().strip()
-        scale = {"K": 1 << 10, "M": 1 << 20}.get(text[-1:], 1)
-        sizes.append(int(text.rstrip("KM")) * scale)
-    return max(sizes)
-
-
 def cache_flush(device: torch.device) -> Callable[[], object]:
     """A call that leaves nothing of earlier ones in the caches: it fills twice their size."""
-    if device.type == "cuda":
-        cache = torch.cuda.get_device_properties(device).L2_cache_size
-    else:
-        cache = _cpu_cache_bytes()
-    size = max(2 * cache, _LEAST_FLUSH[device.type])
+    size = max(2 * _cache_bytes(device), _LEAST_FLUSH[device.type])
     buffer = torch.empty(size, dtype=torch.uint8, device=device)
     return buffer.zero_

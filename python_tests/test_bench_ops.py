@@ -209,7 +209,7 @@ def test_torch_compile_runs_a_chain() -> None:
 def test_flush_is_larger_than_the_caches_and_peaks_are_positive(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert roofline.cache_flush(CPU)().numel() >= 2 * roofline._cpu_cache_bytes()
+    assert roofline.cache_flush(CPU)().numel() >= 2 * roofline._cache_bytes(CPU)
     monkeypatch.setattr(roofline, "_ROWS", {"cpu": 64})
     monkeypatch.setattr(roofline, "_COPY_BYTES", {"cpu": 1 << 16})
     peaks = roofline.measure(CPU, "fp32")
