@@ -17,7 +17,7 @@ FOLDER = Path("runs/bench")
 CPU_PARTS = (
     ("ops", "--device", "cpu", "--batch", "1", "--dtype", "fp32", "--reps", "7", "--budget", "200"),
     ("ops", "--device", "emulated", "--batch", "1", "--dtype", "fp16", "--budget", "150"),
-    ("models", "--device", "cpu", "--model", "cifar_resnet18", "--batch", "32", "--reps", "9",
+    ("models", "--device", "cpu", "--model", "resnet20", "--batch", "64", "--reps", "9",
      "--budget", "120"),
 )  # fmt: skip
 # Batches and dtypes are the commands' own: 1, 32, 256 by fp32, tf32, fp16, bf16.
