@@ -24,8 +24,8 @@ lint: setup $(VENV)/.lint
 	$(BIN)/clang-format --dry-run -Werror $(SOURCES) $(wildcard tools/*.cpp python_tests/*/kernels/*.cu)
 	$(BIN)/python tools/check_sources.py
 
+# All this machine can measure: on a CPU about ten minutes, rows and a picture in runs/bench.
 bench: setup
-	$(BIN)/resnet-kernels bench step --model cifar_resnet18 --batch-size 64
 	$(BIN)/python -m benchmarks
 
 # The acceptance run on a machine with a GPU: its interpreter, torch and nvcc; no network, no venv.

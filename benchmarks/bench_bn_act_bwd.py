@@ -1,45 +1,39 @@
-"""Backward of training batch norm and relu: reduce, finalize, apply against torch's two ops."""
+"""bn_act_bwd: the whole backward of batch norm and relu, our three ops against PyTorch's two."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
-import torch
 from torch import Tensor
 
-from benchmarks.harness import Case, activation, main, vectors
+from .bench_bn_act_bwd_reduce import relu_gradient
+from .cases import RELU_ARGS, Case, Maker, Need, Norm, stock_backward
+from .layers import Layers
 
-ops = torch.ops.resnet_kernels
-RELU = 1
-EPS = 1e-5
-
-
-def ours(dz: Tensor, y: Tensor, z: Tensor, gamma: Tensor, mean: Tensor, rstd: Tensor) -> Tensor:
-    scale = gamma * rstd
-    bias = -mean * scale  # beta is 0
-    sums = ops.bn_act_bwd_reduce(dz, y, mean, rstd, scale, bias, RELU, 0.0)
-    count = torch.full((1,), y.numel() / y.shape[1])
-    abc = ops.bn_bwd_finalize(sums, gamma, rstd, count)
-    return ops.bn_bwd_apply(dz, y, mean, abc, scale, bias, RELU, 0.0)
+OPS = ("bn_act_bwd",)
 
 
-def theirs(dz: Tensor, y: Tensor, z: Tensor, gamma: Tensor, mean: Tensor, rstd: Tensor) -> Tensor:
-    g = torch.ops.aten.threshold_backward(dz, z, 0)
-    return torch.ops.aten.native_batch_norm_backward(
-        g, y, gamma, None, None, mean, rstd, True, EPS, [True, True, True]
-    )[0]
+def run(
+    namespace: Any, dz: Tensor, y: Tensor, gamma: Tensor, count: Tensor, *state: Tensor
+) -> tuple[Tensor, ...]:
+    mean, rstd, scale, bias = state
+    sums = namespace.bn_act_bwd_reduce(dz, y, *state, *RELU_ARGS)
+    abc = namespace.bn_bwd_finalize(sums, gamma, rstd, count)
+    dy = namespace.bn_bwd_apply(dz, y, mean, abc, scale, bias, *RELU_ARGS)
+    return dy, sums[1], sums[0]
 
 
-def cases(shape: tuple[int, int, int, int], dtype: torch.dtype) -> Iterator[Case]:
-    y, dz = activation(shape, dtype), activation(shape, dtype, seed=2)
-    (gamma,) = vectors(shape[1], 1)
-    variance, mean = torch.var_mean(y.float(), (0, 2, 3), correction=0)
-    rstd = (variance + EPS).rsqrt()
-    scale = (gamma * rstd)[:, None, None]
-    z = ((y.float() - mean[:, None, None]) * scale).relu().to(dtype)
-    # Twice: reduce reads dz and y; apply reads them again and writes dy.
-    yield Case("bn_act_bwd", (dz, y, z, gamma, mean, rstd), ours, theirs, passes=5)
+def eager(dz: Tensor, z: Tensor, *kept: Any) -> tuple[Tensor, ...]:
+    return stock_backward(relu_gradient(dz, z), kept, True)
 
 
-if __name__ == "__main__":
-    main("bn_act backward", cases)
+def cases(layers: Layers, make: Maker) -> Iterator[Case]:
+    for layer in layers.plain:
+        shape = layer.at(make.batch)
+        norm, dz = Norm(make.activation(shape.size), make), make.activation(shape.size, 3)
+        args = (dz, norm.y, norm.gamma, norm.count, *norm.state)
+        # Sums are needed before the first dy: dz and y are read a second time.
+        need = Need(unread=-2 * dz.numel() * dz.element_size())
+        stock = (dz, norm.z.relu(), *norm.kept)
+        yield Case("bn_act_bwd", shape.id, shape.count, run, args, eager, stock, need=need)

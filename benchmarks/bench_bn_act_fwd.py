@@ -1,47 +1,55 @@
-"""bn_act_fwd against plain torch: scale and bias, optional residual, relu, in one pass."""
+"""bn_act_fwd and bn_act_fwd_mask: scale, bias, residual or second batch norm, relu in one pass."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from benchmarks.harness import Case, activation, main, vectors
+from .cases import RELU_ARGS, Affine, Case, Maker, primitive
+from .layers import Activation, Layers
 
-ops = torch.ops.resnet_kernels
-RELU = 1
-
-
-def _torch_bn(y: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-    # With mean 0, variance 1 and eps 0, eval-mode batch norm is the affine map.
-    zero, one = torch.zeros_like(scale), torch.ones_like(scale)
-    return F.batch_norm(y, zero, one, scale, bias, training=False, eps=0.0)
+OPS = ("bn_act_fwd", "bn_act_fwd_mask")
 
 
-def plain(y: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-    return ops.bn_act_fwd(y, scale, bias, None, None, None, RELU, 0.0)
+def eager(y: Tensor, *affine: Tensor) -> Tensor:
+    return Affine.apply(y, *affine).relu_()
 
 
-def torch_plain(y: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-    return _torch_bn(y, scale, bias).relu_()
+def eager_residual(y: Tensor, residual: Tensor, *affine: Tensor) -> Tensor:
+    return Affine.apply(y, *affine).add_(residual).relu_()
 
 
-def residual(y: Tensor, skip: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-    return ops.bn_act_fwd_mask(y, scale, bias, skip, None, None, RELU, 0.0)[0]
+def eager_dual(y: Tensor, y2: Tensor, *affines: Tensor) -> Tensor:
+    shortcut = Affine.apply(y2, *affines[4:])
+    return Affine.apply(y, *affines[:4]).add_(shortcut).relu_()
 
 
-def torch_residual(y: Tensor, skip: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-    return _torch_bn(y, scale, bias).add_(skip).relu_()
+def _plain(layer: Activation, make: Maker) -> Case:
+    y, (scale, bias) = make.activation(layer.size), make.vectors(layer.c, 2)
+    return Case(
+        "bn_act_fwd", layer.id, layer.count, primitive("bn_act_fwd"),
+        (y, scale, bias, None, None, None, *RELU_ARGS),
+        eager, (y, *Affine(scale, bias).tensors),
+    )  # fmt: skip
 
 
-def cases(shape: tuple[int, int, int, int], dtype: torch.dtype) -> Iterator[Case]:
-    y, skip = activation(shape, dtype), activation(shape, dtype, seed=2)
-    scale, bias = vectors(shape[1], 2)
-    yield Case("bn_act_fwd", (y, scale, bias), plain, torch_plain, passes=2)
-    yield Case("bn_act_fwd_mask", (y, skip, scale, bias), residual, torch_residual, passes=3)
+def _mask(layer: Activation, make: Maker, dual: bool) -> Case:
+    y, residual = make.activation(layer.size), make.activation(layer.size, 3)
+    scale, bias, *second = make.vectors(layer.c, 4)
+    affines = Affine(scale, bias).tensors + (Affine(*second).tensors if dual else ())
+    case = Case(
+        "bn_act_fwd_mask", layer.id + ("-dual" if dual else ""), layer.count,
+        primitive("bn_act_fwd_mask"),
+        (y, scale, bias, residual, *(second if dual else (None, None)), *RELU_ARGS),
+        eager_dual if dual else eager_residual, (y, residual, *affines),
+    )  # fmt: skip
+    return case.mapped(lambda z, mask: (z,))
 
 
-if __name__ == "__main__":
-    main("bn_act_fwd", cases)
+def cases(layers: Layers, make: Maker) -> Iterator[Case]:
+    for layer in layers.plain:
+        yield _plain(layer.at(make.batch), make)
+    for dual, group in ((False, layers.residual), (True, layers.dual)):
+        for layer in group:
+            yield _mask(layer.at(make.batch), make, dual)

@@ -1,4 +1,4 @@
-"""bn_stats against torch.var_mean: one read of y."""
+"""bn_stats: count, mean and M2 of a batch norm's input, one read of it."""
 
 from __future__ import annotations
 
@@ -7,24 +7,22 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from benchmarks.harness import Case, activation, main
+from .cases import Case, Maker, primitive
+from .layers import Layers
 
-ops = torch.ops.resnet_kernels
-
-
-def ours(y: Tensor) -> Tensor:
-    return ops.bn_stats(y)[1:]
+OPS = ("bn_stats",)
 
 
-def theirs(y: Tensor) -> Tensor:
-    wide = y if y.dtype == torch.float64 else y.float()
-    variance, mean = torch.var_mean(wide, (0, 2, 3), correction=0)
-    return torch.stack([mean, variance * (y.numel() // y.shape[1])])
+def eager(y: Tensor) -> tuple[Tensor, ...]:
+    return torch.var_mean(y, (0, 2, 3), correction=0)
 
 
-def cases(shape: tuple[int, int, int, int], dtype: torch.dtype) -> Iterator[Case]:
-    yield Case("bn_stats", (activation(shape, dtype),), ours, theirs, passes=1)
+def wanted(stats: Tensor) -> tuple[Tensor, ...]:
+    return stats[2] / stats[0], stats[1]
 
 
-if __name__ == "__main__":
-    main("bn_stats", cases)
+def cases(layers: Layers, make: Maker) -> Iterator[Case]:
+    for layer in layers.norms:
+        y = make.activation(layer.at(make.batch).size)
+        name = layer.at(make.batch).id
+        yield Case("bn_stats", name, layer.count, primitive("bn_stats"), (y,), eager, (y,), wanted)

@@ -20,17 +20,12 @@ from resnet_kernels.ops.acts import RELU
 
 from . import traffic
 from .conv_ideal import ideal, ideal_window, tile_of
+from .layers import has_prologue
 from .traffic import OPS, Moved, activation, megabytes, moved, vector, weight
 
 NO_PROLOGUE = (None, None, 0, 0.0)
 NO_EPILOGUE = (None, None, None, 0, 0.0)
 FINALIZE = (None, None, None, None, 0.1, 1e-5)  # no running statistics; momentum; eps
-
-
-def has_prologue(shape: ConvShape) -> bool:
-    """Whether a block op reads this layer's input through the batch norm in front: not where the
-    input is an image or another block's output."""
-    return shape.r == 3 or shape.k == 4 * shape.c
 
 
 def layer_arguments(shape: ConvShape) -> tuple[Any, ...]:

@@ -10,6 +10,7 @@ from toolchains import NVCC
 from resnet_kernels import emulator
 
 NEEDS_NVCC = (
+    "bench_counters",
     "bn_act_fwd_emulated",
     "cuda_choice",
     "cuda_patterns",

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .workload import DTYPES, Case, create_model
+from .workload import DTYPES, Case, create_model, precision
 
 FACTOR = 2.0
 # Eight roundings: below that, errors of tensors with a few elements are luck.
@@ -49,12 +49,13 @@ class Verdict:
 
 def results(model: nn.Module, case: Case, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """Logits and, for training, parameter gradients and buffers, in fp64, by kind/name."""
-    with torch.set_grad_enabled(case.train), case.autocast():
+    with torch.set_grad_enabled(case.train), case.arithmetic():
         logits = model(images)
         loss = F.cross_entropy(logits, labels)
     found = {"output/logits": logits}
     if case.train:
-        loss.backward()
+        with precision(case.dtype):
+            loss.backward()
         for name, parameter in model.named_parameters():
             assert parameter.grad is not None, f"{name} has no gradient"
             found[f"gradient/{name}"] = parameter.grad

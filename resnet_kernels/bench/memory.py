@@ -14,6 +14,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -51,18 +52,23 @@ def peak_of_step(work: Workload) -> int | None:
     for _ in range(WARMUP_STEPS):
         work.run()
     work.clear()
+    return peak_of_call(work.run, work.images.device)
+
+
+def peak_of_call(call: Callable[[], object], device: torch.device) -> int | None:
+    """Bytes that a call needs at most above rest; None where the system does not tell."""
     gc.collect()
-    if work.images.device.type == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        rest = torch.cuda.memory_allocated()
-        work.run()
-        torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated() - rest
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        rest = torch.cuda.memory_allocated(device)
+        call()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - rest
     if not _reset_high_water():
         return None
     rest = _status_bytes("VmRSS")
-    work.run()
+    call()
     return _status_bytes("VmHWM") - rest
 
 

@@ -51,7 +51,7 @@ def measure(
             progress.advance(task)
         progress.update(task, description="time", completed=len(providers))
         work = {provider: Workload(provider, case) for provider in providers}
-        calls = {provider: workload.run for provider, workload in work.items()}
+        calls = {provider: workload.call() for provider, workload in work.items()}
         timings = interleave(calls, reps, warmup, case.seed, device, lambda: progress.advance(task))
     saved = {p: memory.saved_bytes(w) if case.train else None for p, w in work.items()}
     return [Measurement(p, timings[p], saved[p], peak[p]) for p in providers]

@@ -29,8 +29,14 @@ def quantiles(milliseconds: list[float]) -> Timing:
     return Timing(fifths[0], statistics.median(milliseconds), fifths[3], len(milliseconds))
 
 
-def time_once(call: Callable[[], object], device: torch.device) -> float:
-    """Milliseconds of one call: CUDA events on a GPU, else the wall clock."""
+def time_once(
+    call: Callable[[], object], device: torch.device, before: Callable[[], object]
+) -> float:
+    """Milliseconds of one call: CUDA events on a GPU, else the wall clock; `before` is not timed.
+
+    On a GPU what `before` launches keeps the device busy while the CPU launches the call.
+    """
+    before()
     if device.type == "cuda":
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         begin.record()
@@ -43,6 +49,20 @@ def time_once(call: Callable[[], object], device: torch.device) -> float:
     return (time.perf_counter() - start) * 1e3
 
 
+def captured(call: Callable[[], object]) -> Callable[[], object]:
+    """The call as a CUDA graph: a replay launches all of it at once."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):  # what settles at first: cuDNN's choices, momenta, the allocator
+            call()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    return graph.replay
+
+
 def interleave(
     calls: Mapping[str, Callable[[], object]],
     reps: int,
@@ -50,11 +70,13 @@ def interleave(
     seed: int = 0,
     device: torch.device | None = None,
     tick: Callable[[], None] = lambda: None,
+    before: Callable[[], object] = lambda: None,
 ) -> dict[str, Timing]:
     """Times the calls against each other; slow phases of the machine hit all of them alike.
 
     Args:
         tick: called after each repetition, warm-up included.
+        before: called before each call, outside the time: empties caches, for example.
     """
     device = device or torch.device("cpu")
     order, shuffle = list(calls), random.Random(seed)
@@ -62,7 +84,7 @@ def interleave(
     for repetition in range(-warmup, reps):
         shuffle.shuffle(order)
         for name in order:
-            elapsed = time_once(calls[name], device)
+            elapsed = time_once(calls[name], device, before)
             if repetition >= 0:
                 times[name].append(elapsed)
         tick()

@@ -4,23 +4,36 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..ops import library
 from ..training.network import create_network
+from .timing import captured
 
-PROVIDERS = ("fused", "eager", "eager_channels_last", "compile")
+# Fused networks by provider: the backend of their ops, None for the default one.
+FUSED = {"fused": None, "fused_triton": "triton"}
 EAGER = ("eager", "eager_channels_last")
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# Without CUDA graphs of its own: `Case.graph` captures every provider alike.
+COMPILED = {"compile": "default", "compile_max_autotune": "max-autotune-no-cudagraphs"}
+DTYPES = {
+    "fp32": torch.float32,
+    "tf32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What is measured: a training step or inference; fp16 and bf16 run under autocast."""
+    """What is measured: a training step or inference; fp16 and bf16 run under autocast.
+
+    graph: a replay of a CUDA graph is timed.
+    """
 
     model: str
     batch: int
@@ -31,6 +44,7 @@ class Case:
     classes: int = 1000
     channels: int = 3
     seed: int = 0
+    graph: bool = False
 
     def inputs(self, batch: int | None = None) -> tuple[Tensor, Tensor]:
         """Seeded images [B, C, size, size] fp32 and labels [B] int64."""
@@ -39,10 +53,40 @@ class Case:
         labels = torch.randint(self.classes, shape[:1], generator=draw)
         return torch.randn(shape, generator=draw).to(self.device), labels.to(self.device)
 
-    def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        if self.dtype == "fp32":
-            return contextlib.nullcontext()
-        return torch.autocast(torch.device(self.device).type, DTYPES[self.dtype])
+    @contextlib.contextmanager
+    def arithmetic(self) -> Iterator[None]:
+        """Autocast, and how fp32 is multiplied."""
+        kind, low = torch.device(self.device).type, DTYPES[self.dtype]
+        with precision(self.dtype), torch.autocast(kind, low, enabled=low != torch.float32):
+            yield
+
+
+@contextlib.contextmanager
+def precision(dtype: str) -> Iterator[None]:
+    """How a GPU multiplies fp32 inside: rounded to tf32 for "tf32", else exactly.
+
+    PyTorch's own default rounds in convolutions and does not in matrix products.
+    """
+    convolutions: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    settings: tuple[Any, ...] = (convolutions, torch.backends.cuda.matmul)
+    before = [setting.fp32_precision for setting in settings]
+    for setting in settings:
+        setting.fp32_precision = "tf32" if dtype == "tf32" else "ieee"
+    try:
+        yield
+    finally:
+        for setting, value in zip(settings, before, strict=True):
+            setting.fp32_precision = value
+
+
+@contextlib.contextmanager
+def on_backend(name: str | None) -> Iterator[None]:
+    """Ops that start inside run on this backend; None changes nothing."""
+    before = library.set_default_backend(name or library.default_backend())
+    try:
+        yield
+    finally:
+        library.set_default_backend(before)
 
 
 def create_model(case: Case, fused: bool) -> nn.Module:
@@ -58,27 +102,38 @@ class Workload:
     def __init__(self, provider: str, case: Case) -> None:
         self.case = case
         self.model: Callable[..., Tensor]
-        model = create_model(case, fused=provider == "fused")
+        model = create_model(case, fused=provider in FUSED)
+        self._backend = FUSED.get(provider)
+        if torch.device(case.device).type == "cuda":
+            torch.backends.cudnn.benchmark = True  # stock PyTorch at its best
         self.images, self.labels = case.inputs()
         if provider != "eager":
             model = model.to(memory_format=torch.channels_last)
             self.images = self.images.contiguous(memory_format=torch.channels_last)
         self.module = model
-        self.model = torch.compile(model) if provider == "compile" else model
+        self.model = model
+        if provider in COMPILED:
+            self.model = torch.compile(model, mode=COMPILED[provider])
         self.optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+
+    def call(self) -> Callable[[], object]:
+        """What is timed: `run`, or a replay of it."""
+        return captured(self.run) if self.case.graph else self.run
 
     def run(self) -> None:
         """A training step (forward, loss, backward, SGD), or a forward without gradients."""
-        if not self.case.train:
-            with torch.inference_mode(), self.case.autocast():
-                self.model(self.images)
-            return
-        self.clear()
-        self.loss().backward()
-        self.optimizer.step()
+        with on_backend(self._backend):
+            if not self.case.train:
+                with torch.inference_mode(), self.case.arithmetic():
+                    self.model(self.images)
+                return
+            self.clear()
+            with precision(self.case.dtype):  # for backward, which autocast must not see
+                self.loss().backward()
+            self.optimizer.step()
 
     def loss(self) -> Tensor:
-        with self.case.autocast():
+        with self.case.arithmetic():
             return F.cross_entropy(self.model(self.images), self.labels)
 
     def clear(self) -> None:

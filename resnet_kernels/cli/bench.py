@@ -69,7 +69,7 @@ def infer(**options: Any) -> int:
     return _run(train=False, **options)
 
 
-def _is_cifar(model: str) -> bool:
+def is_cifar(model: str) -> bool:
     """CIFAR networks by name: cifar_*, wrn*, and He et al.'s depths 6n+2."""
     return model.startswith(("cifar", "wrn")) or model in {
         f"resnet{n}" for n in (20, 32, 44, 56, 110)
@@ -102,7 +102,7 @@ def _run(
 
     if threads:
         torch.set_num_threads(threads)
-    small = _is_cifar(model)
+    small = is_cifar(model)
     case = Case(
         model=model,
         batch=batch_size,
