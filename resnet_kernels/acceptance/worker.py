@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 import traceback
+from multiprocessing import util
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ def main(name: str, folder: str, dry: bool, arch: str, inject: str) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     partial.replace(Path(folder) / f"{name}.outcome")
+    # What a normal exit would do: locks (of progress bars) are given back to the run's tracker.
+    util._run_finalizers(0)  # type: ignore[attr-defined]
     os._exit(0)  # threads that a part left behind are no concern of the result
 
 
