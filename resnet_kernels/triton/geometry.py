@@ -61,7 +61,7 @@ class Geometry(NamedTuple):
         return self.c // self.groups
 
     def numbers(self) -> tuple[int, ...]:
-        """M, P, Q, H, W, C, depth, K, columns, R, S, stride, padding, dilation, in kernels' order."""
+        """M, P, Q, H, W, C, depth, K, columns, R, S, stride, padding, dilation: for a kernel."""
         sizes = (self.pixels, self.p, self.q, self.h, self.w, self.c, self.depth, self.k)
         window = (*self.stride, *self.padding, *self.dilation)
         return (*sizes, self.columns, self.r, self.s, *window)

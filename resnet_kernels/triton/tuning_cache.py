@@ -54,10 +54,11 @@ def load(key: dict[str, Any], tiles: Collection[str]) -> str | None:
     except (OSError, ValueError, RuntimeError) as error:
         _warn(f"a kept tile cannot be read and is ignored: {error}")
         return None
-    if not isinstance(entry, dict) or entry.get("key") != key or entry.get("tile") not in tiles:
+    tile = entry.get("tile") if isinstance(entry, dict) and entry.get("key") == key else None
+    if not isinstance(tile, str) or tile not in tiles:
         _warn(f"{path} is ignored: it is of another case or version")
         return None
-    return entry["tile"]
+    return tile
 
 
 def store(key: dict[str, Any], tile: str, milliseconds: dict[str, float]) -> str:
