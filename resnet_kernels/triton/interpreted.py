@@ -18,13 +18,25 @@ def _elementwise(function: Callable[[torch.Tensor], torch.Tensor], x: tl.tensor)
     return tl.tensor(TensorHandle(value, x.dtype.scalar), x.type)
 
 
+def _converted(data: Any, x: tl.tensor, dtype: tl.dtype) -> tl.tensor:
+    """x with other values, of another dtype."""
+    return tl.tensor(TensorHandle(data, dtype), tl.block_type(dtype, x.shape) if x.shape else dtype)
+
+
 def round_to(x: tl.tensor, dtype: tl.dtype) -> tl.tensor:
     """Nearest even; the interpreter itself cuts bf16 off."""
     if dtype != tl.bfloat16 or x.dtype == tl.bfloat16:
         return x.to(dtype)
     bits = torch.from_numpy(x.to(tl.float32).handle.data).bfloat16().view(torch.int16)
-    handle = TensorHandle(bits.numpy().view(np.uint16), dtype)
-    return tl.tensor(handle, tl.block_type(dtype, x.shape) if x.shape else dtype)
+    return _converted(bits.numpy().view(np.uint16), x, dtype)
+
+
+def up(x: tl.tensor) -> tl.tensor:
+    """Exact; the interpreter itself moves bf16's subnormal values."""
+    if x.dtype == tl.bfloat16:
+        data: Any = x.handle.data
+        return _converted((data.astype(np.uint32) << 16).view(np.float32), x, tl.float32)
+    return x if x.dtype == tl.float64 else x.to(tl.float32)
 
 
 def exp(x: tl.tensor) -> tl.tensor:

@@ -1,4 +1,4 @@
-"""Rounding, exp and the normal distribution to the last digits; see also interpreted.py.
+"""Conversions, exp and the normal distribution to the last digits; see also interpreted.py.
 
 tl.exp is off by |x| / 2 eps, and 0.5 * (1 + erf(t / sqrt(2))) loses all digits where it is tiny.
 """
@@ -13,6 +13,15 @@ SQRT_HALF = tl.constexpr(0.7071067811865476)
 # sqrt(1/2) minus its fp32 value.
 SQRT_HALF_REST = tl.constexpr(1.210161749158126e-08)
 TWO_OVER_SQRT_PI = tl.constexpr(1.1283791670955126)
+
+
+@triton.jit
+def up(x):
+    """x in the dtype it is computed in."""
+    if x.dtype == tl.float64:
+        return x
+    else:
+        return x.to(tl.float32)
 
 
 @triton.jit
