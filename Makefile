@@ -6,7 +6,7 @@ SOURCES := $(shell find csrc -type f \( -name '*.cpp' -o -name '*.h' -o -name '*
 PYTEST_FLAGS ?=
 MUTATE_FLAGS ?=
 
-.PHONY: demo test lint bench abi arches sanitize fuzz mutate clean setup
+.PHONY: demo test lint bench abi wheel arches triton-arches sanitize fuzz mutate clean setup
 
 # The main job: a fused ResNet trains on real scans of digits.
 demo: setup
@@ -31,9 +31,17 @@ bench: setup
 abi: setup
 	$(BIN)/python tools/check_abi.py
 
+# A wheel, built from the source distribution and used with the sources hidden.
+wheel: setup
+	$(BIN)/python tools/check_wheel.py
+
 # Every CUDA kernel for sm_80 to sm_120: no spills; what each takes, in docs/resources.md.
 arches: setup
 	$(BIN)/python tools/kernel_resources.py
+
+# Every Triton kernel for sm_80 to sm_100 by two versions of Triton, in docs/resources_triton.md.
+triton-arches: setup
+	$(BIN)/python tools/triton_resources.py
 
 # The emulator under AddressSanitizer and UndefinedBehaviorSanitizer, and its parser under libFuzzer.
 sanitize: setup

@@ -28,11 +28,9 @@ from resnet_kernels.triton import (
     emulated,
     max_pool,
     partials,
-    tuning,
 )
 from resnet_kernels.triton.common import RELU
 from resnet_kernels.triton.launch import DEFAULT, Config
-from resnet_kernels.triton.tiles import Tile, alternatives
 
 CONVOLUTIONS = (conv_fwd, conv_dgrad, conv_wgrad)
 MODULES = (
@@ -44,12 +42,11 @@ SIZE = (64, 128, 28, 28)
 SMALL = (8, 128, 28, 28)
 STEM = (64, 3, 224, 224)
 FORMATS = {"nhwc": torch.channels_last, "nchw": torch.contiguous_format}
-# tf32 multiplies fp32 operands.
+# tf32 multiplies fp32 operands. fp64 is for checking gradients.
 PRECISIONS = {
     "bf16": (torch.bfloat16, False),
     "tf32": (torch.float32, True),
     "fp32": (torch.float32, False),
-    "fp64": (torch.float64, False),
 }
 
 
@@ -81,15 +78,15 @@ def _activation(size: tuple[int, ...], dtype: torch.dtype, layout: str = "nhwc")
     return torch.empty(size, dtype=dtype).to(memory_format=FORMATS[layout])
 
 
-def _vector(channels: int, dtype: torch.dtype) -> torch.Tensor:
-    return torch.empty(channels, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
+def _vector(channels: int) -> torch.Tensor:
+    return torch.empty(channels)
 
 
 def _convolutions(precision: str, size: tuple[int, ...]) -> Iterator[object]:
     """The heaviest kernel of each direction: with prologue and statistics, mask and sums."""
     dtype, tf32 = PRECISIONS[precision]
     c = size[1]
-    x, w, v = _activation(size, dtype), _activation((c, c, 3, 3), dtype), _vector(c, dtype)
+    x, w, v = _activation(size, dtype), _activation((c, c, 3, 3), dtype), _vector(c)
     conv = ((1, 1), (1, 1), (1, 1), 1, tf32)
     behind_bn = (v, v, RELU.value, 0.0)
     mask = torch.empty((x.numel() + 7) // 8, dtype=torch.uint8)
@@ -101,7 +98,7 @@ def _convolutions(precision: str, size: tuple[int, ...]) -> Iterator[object]:
 def _stem(precision: str) -> Iterator[object]:
     """Three channels, and what inference runs."""
     dtype, tf32 = PRECISIONS[precision]
-    x, w, v = _activation(STEM, dtype), _activation((64, 3, 7, 7), dtype), _vector(64, dtype)
+    x, w, v = _activation(STEM, dtype), _activation((64, 3, 7, 7), dtype), _vector(64)
     conv = ((2, 2), (3, 3), (1, 1), 1, tf32)
     plain, behind = (None, None, 0, 0.0), (v, v, None, RELU.value, 0.0)
     yield conv_fwd.conv_fwd_stats(x, w, *plain, *conv)
@@ -111,7 +108,7 @@ def _stem(precision: str) -> Iterator[object]:
 
 def _batch_norm(precision: str, layout: str) -> Iterator[object]:
     dtype = PRECISIONS[precision][0]
-    x, v = _activation(SIZE, dtype, layout), _vector(SIZE[1], dtype)
+    x, v = _activation(SIZE, dtype, layout), _vector(SIZE[1])
     abc, bn, relu = torch.stack([v, v, v]), (v, v, v, v), (RELU.value, 0.0)
     yield bn_stats.bn_stats(x)
     yield bn_act_fwd.bn_act_fwd_mask(x, v, v, x, v, v, *relu)
@@ -121,7 +118,7 @@ def _batch_norm(precision: str, layout: str) -> Iterator[object]:
 
 def _pools(precision: str) -> Iterator[object]:
     dtype, window = PRECISIONS[precision][0], ((3, 3), (2, 2), (1, 1))
-    x, v = _activation(SIZE, dtype), _vector(SIZE[1], dtype)
+    x, v = _activation(SIZE, dtype), _vector(SIZE[1])
     prologue = (v, v, RELU.value, 0.0)
     z, indices = max_pool.max_pool_fwd(x, *prologue, *window, (1, 1), False)
     yield max_pool.max_pool_bwd(z, indices, list(SIZE), *window, (1, 1))
@@ -129,27 +126,12 @@ def _pools(precision: str) -> Iterator[object]:
     yield avg_pool.avg_pool_bwd(z, list(SIZE), *window, False, True)
 
 
-def _vectors(precision: str) -> Iterator[object]:
-    v = _vector(SIZE[1], PRECISIONS[precision][0])
+def _vectors() -> Iterator[object]:
+    v = _vector(SIZE[1])
     count, tracked = v[:1], torch.zeros((), dtype=torch.int64)
     yield bn_finalize.bn_finalize(torch.stack([v, v, v])[None], v, v, None, v, v, tracked, 0.1, 0.0)
     yield bn_affine.bn_affine(v, v, v, v, None, 1e-5)
     yield bn_bwd_finalize.bn_bwd_finalize(torch.stack([v, v]), v, v, count)
-
-
-def _all_tiles() -> Iterator[object]:
-    """What autotuning tries, in bf16."""
-
-    def every(case: tuning.Case, static: Tile, columns: int, run: Any) -> Tile:
-        for tile in alternatives(static, columns, case.operand.dtype, case.tf32):
-            run(tile)
-        return static
-
-    for module in CONVOLUTIONS:
-        module.tuned = every  # type: ignore[attr-defined]
-    yield from _convolutions("bf16", SIZE)
-    for module in CONVOLUTIONS:
-        module.tuned = tuning.tuned  # type: ignore[attr-defined]
 
 
 def _describe(kernel: Any, args: tuple[Any, ...], constants: dict[str, Any], config: Config) -> str:
@@ -161,7 +143,9 @@ def _describe(kernel: Any, args: tuple[Any, ...], constants: dict[str, Any], con
     else:
         tile = "x".join(str(constants[k]) for k in ("BM", "BN", "BK"))
         parts = [f"{tile} {config.warps}w {config.stages}s" + constants["FLAT"] * " flat"]
-        options["partial"] = "sums"
+        if "row_tiles" not in names:
+            # Filter gradients are always partial.
+            options["partial"] = "sums"
     parts += [word for name, word in options.items() if names.get(name) is not None]
     return ", ".join(parts)
 
@@ -175,11 +159,10 @@ def recorded() -> list[Launch]:
         *((precision, _convolutions(precision, SIZE)) for precision in PRECISIONS),
         ("bf16", _convolutions("bf16", SMALL)),
         ("bf16", _stem("bf16")),
-        ("bf16", _all_tiles()),
         ("bf16", _batch_norm("bf16", "nhwc")),
         ("bf16 nchw", _batch_norm("bf16", "nchw")),
         ("bf16", _pools("bf16")),
-        ("fp32", _vectors("fp32")),
+        ("fp32", _vectors()),
     ]
     found: dict[tuple[Any, emulated.Variant], Launch] = {}
     for precision, calls in cases:

@@ -14,9 +14,9 @@ import triton.language as tl
 INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
 
 if INTERPRETED.value:
-    from .interpreted import exp, normal_cdf, round_to, up
+    from .interpreted import exp, normal_cdf, round_to, sum_along, up
 else:
-    from .precise import exp, normal_cdf, round_to, up
+    from .precise import exp, normal_cdf, round_to, sum_along, up  # noqa: F401  partials sums
 
 IDENTITY = tl.constexpr(0)
 RELU = tl.constexpr(1)

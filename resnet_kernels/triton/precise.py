@@ -1,4 +1,4 @@
-"""Conversions, exp and the normal distribution to the last digits; see also interpreted.py.
+"""Conversions, sums, exp and the normal distribution to the last digits; see also interpreted.py.
 
 tl.exp is off by |x| / 2 eps, and 0.5 * (1 + erf(t / sqrt(2))) loses all digits where it is tiny.
 """
@@ -27,6 +27,12 @@ def up(x):
 @triton.jit
 def round_to(x, dtype: tl.constexpr):
     return x.to(dtype)
+
+
+@triton.jit
+def sum_along(x, axis: tl.constexpr):
+    """Sum along an axis."""
+    return tl.sum(x, axis)
 
 
 @triton.jit
