@@ -7,7 +7,7 @@ PYTEST_FLAGS ?=
 MUTATE_FLAGS ?=
 GPU_FLAGS ?=
 
-.PHONY: demo test lint bench gpu abi arches sanitize fuzz mutate clean setup
+.PHONY: demo test lint bench gpu abi wheel arches triton-arches sanitize fuzz mutate clean setup
 
 # The main job: a fused ResNet trains on real scans of digits.
 demo: setup
@@ -36,9 +36,17 @@ gpu:
 abi: setup
 	$(BIN)/python tools/check_abi.py
 
+# A wheel, built from the source distribution and used with the sources hidden.
+wheel: setup
+	$(BIN)/python tools/check_wheel.py
+
 # Every CUDA kernel for sm_80 to sm_120: no spills; what each takes, in docs/resources.md.
 arches: setup
 	$(BIN)/python tools/kernel_resources.py
+
+# Every Triton kernel for sm_80 to sm_100 by two versions of Triton, in docs/resources_triton.md.
+triton-arches: setup
+	$(BIN)/python tools/triton_resources.py
 
 # The emulator under AddressSanitizer and UndefinedBehaviorSanitizer, and its parser under libFuzzer.
 sanitize: setup

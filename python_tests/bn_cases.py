@@ -32,7 +32,8 @@ FORMATS = {"nhwc": torch.channels_last, "nchw": torch.contiguous_format}
 CASES = list(itertools.product(DTYPE_NAMES, FORMATS))
 # Beyond the hostile ones: several chunks of rows, blocks of columns, and chunks within a plane.
 _LARGE = [(4, 16, 64, 65), (2, 512, 9, 9), (2, 1, 400, 301)]
-_LARGE_EMULATED = [(2, 16, 46, 47), (2, 264, 4, 3), (2, 1, 100, 81)]
+# The same on the GPU kernels' smaller chunks, for backends that emulate or interpret them.
+_LARGE_OF_GPU = [(2, 16, 46, 47), (2, 264, 4, 3), (2, 1, 100, 81)]
 
 
 def emulated() -> bool:
@@ -43,8 +44,8 @@ def emulated() -> bool:
 def large_sizes() -> list[tuple[int, ...]]:
     """Sizes that a kernel of the running test's backend splits in every way it can."""
     if on_gpu():
-        return [*_LARGE, *_LARGE_EMULATED]
-    return _LARGE_EMULATED if emulated() else _LARGE
+        return [*_LARGE, *_LARGE_OF_GPU]
+    return _LARGE_OF_GPU if emulated() else _LARGE
 
 
 def small_sizes() -> list[tuple[int, ...]]:

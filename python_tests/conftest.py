@@ -33,6 +33,9 @@ def pytest_configure(config: pytest.Config) -> None:
 # Triton kernels cost seconds a test to compile or interpret: test_triton_ops.py is the short list.
 if importlib.util.find_spec("triton") is None:
     collect_ignore_glob = ["test_triton_*.py"]
+elif triton_interpreted():
+    # The interpreter has one tile for all, and compiles nothing.
+    collect_ignore = ["test_triton_tuning.py", "test_triton_resources.py"]
 
 
 # Fixtures that run a test on a backend.

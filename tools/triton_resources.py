@@ -1,187 +1,168 @@
-"""Compiles the Triton kernels' default configurations for GPUs and records what they take.
+"""Writes docs/resources_triton.md: what each Triton kernel takes of a GPU, by two Triton versions.
 
-Writes docs/resources_triton.md; no GPU is needed. `--check ARCH` compiles for one architecture and
-compares with the table instead.
+`python tools/triton_resources.py [-j JOBS]` compiles the default configurations ahead of time for
+sm_80, sm_90 and sm_100; no GPU is needed. The other version is installed under .abi/. Exits with
+1 if a kernel does not compile or has a stack frame, where registers are spilled to.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import multiprocessing
+import os
 import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import triton
+import triton_cases
+from triton import knobs
+from triton_cases import Launch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from resnet_kernels.triton import (
-    bn_act_bwd_reduce,
-    bn_act_fwd,
-    bn_bwd_apply,
-    bn_stats,
-    conv_dgrad,
-    conv_fwd,
-    conv_wgrad,
-    emulated,
-    launch,
-    max_pool,
-    partials,
-)
-from resnet_kernels.triton.common import RELU
+from resnet_kernels.triton import emulated, tuning
 
-TABLE = Path(__file__).resolve().parents[1] / "docs" / "resources_triton.md"
+ROOT = Path(__file__).resolve().parents[1]
+DOC = ROOT / "docs/resources_triton.md"
 ARCHITECTURES = (80, 90, 100)
-# ResNet-50's 3x3 convolution of 128 channels at batch 64.
-SIZE = (64, 128, 28, 28)
+# The oldest supported version and the one that the newest supported torch brings.
+VERSIONS = ("3.6.0", "3.8.0")
 
 
-class Row(NamedTuple):
-    """Registers a thread, bytes of shared memory a block, bytes spilled, of one kernel."""
+class Usage(NamedTuple):
+    """Of a kernel compiled for one architecture: registers a thread, bytes of shared memory a block
+    and of a thread's stack frame."""
 
-    kernel: str
-    case: str
-    arch: int
     registers: int
     shared: int
-    spilled: int
+    stack: int
 
-    def line(self) -> str:
-        values = (self.kernel, self.case, f"sm_{self.arch}", *self[3:])
-        return "| " + " | ".join(map(str, values)) + " |"
-
-
-class _Launch(NamedTuple):
-    kernel: Any
-    args: tuple[Any, ...]
-    constants: dict[str, Any]
-    config: launch.Config
+    def cell(self) -> str:
+        text = f"{self.registers} · {self.shared / 1024:.3g}"
+        return text + (f" · {self.stack} B spilled" if self.stack else "")
 
 
-class _Recorder:
-    """Stands in for `launch`: keeps what would be launched."""
+def usage(launch: Launch, arch: int) -> Usage:
+    """Compiles a variant (or takes it from Triton's cache) and reads its binary.
 
-    def __init__(self) -> None:
-        self.launches: list[_Launch] = []
-
-    def __call__(
-        self, kernel: Any, programs: int, *args: Any, config: Any = None, **constants: Any
-    ):
-        self.launches.append(_Launch(kernel, args, constants, config or launch.DEFAULT))
-
-
-def _activation(size: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    return torch.empty(size, dtype=dtype).to(memory_format=torch.channels_last)
-
-
-def _convolutions(dtype: torch.dtype, size: tuple[int, ...]) -> Iterator[object]:
-    """The heaviest kernel of each direction: with prologue and statistics, mask and sums."""
-    c = size[1]
-    x, w, v = _activation(size, dtype), _activation((c, c, 3, 3), dtype), torch.empty(c)
-    conv = ((1, 1), (1, 1), (1, 1), 1, False)
-    behind_bn = (v, v, RELU.value, 0.0)
-    mask = torch.empty((x.numel() + 7) // 8, dtype=torch.uint8)
-    yield conv_fwd.conv_fwd_stats(x, w, *behind_bn, *conv)
-    yield conv_dgrad.conv_dgrad_bn(x, w, None, x, v, v, v, v, mask, 1, 0.0, *conv)
-    yield conv_wgrad.conv_wgrad(x, x, w, *behind_bn, *conv)
-
-
-def _others(dtype: torch.dtype) -> Iterator[object]:
-    x, v = _activation(SIZE, dtype), torch.empty(SIZE[1])
-    abc, bn = torch.empty(3, SIZE[1]), (v, v, v, v)
-    yield bn_stats.bn_stats(x)
-    yield bn_act_fwd.bn_act_fwd_mask(x, v, v, x, v, v, 1, 0.0)
-    yield bn_act_bwd_reduce.bn_act_bwd_reduce_dual(x, x, *bn, x, *bn, None, 1, 0.0)
-    yield bn_bwd_apply.bn_bwd_apply(x, x, v, abc, v, v, 1, 0.0)
-    yield max_pool.max_pool_fwd(x, v, v, 1, 0.0, (3, 3), (2, 2), (1, 1), (1, 1), False)
-
-
-def _recorded() -> Iterator[tuple[str, _Launch]]:
-    """Every case's launches, each kernel's variant once."""
-    recorder = _Recorder()
-    modules = (bn_act_bwd_reduce, bn_act_fwd, bn_bwd_apply, bn_stats, conv_dgrad)
-    for module in (*modules, conv_fwd, conv_wgrad, max_pool, partials):
-        module.launch = recorder  # type: ignore[attr-defined]
-    cases = [
-        ("bf16", _others(torch.bfloat16)),
-        ("bf16", _convolutions(torch.bfloat16, SIZE)),
-    ]
-    seen = set()
-    for case, calls in cases:
-        for _ in calls:
-            for one in recorder.launches:
-                variant = emulated.variant_of(one.kernel, one.args, one.constants, one.config)
-                if (one.kernel, variant) not in seen:
-                    seen.add((one.kernel, variant))
-                    yield case, one
-            recorder.launches.clear()
-
-
-def _describe(one: _Launch, case: str) -> str:
-    tile = [str(one.constants[k]) for k in ("BM", "BN", "BK") if k in one.constants]
-    names = dict(zip(one.kernel.arg_names, one.args, strict=False))
-    present = ("in_scale", "partial", "residual", "branch", "mask", "mean2")
-    parts = [case, "x".join(tile), *(k for k in present if names.get(k) is not None)]
-    return ", ".join(p for p in parts if p)
-
-
-def rows(architectures: tuple[int, ...]) -> list[Row]:
-    """A row for every default configuration and architecture."""
-    table = []
-    for case, one in _recorded():
-        variant = emulated.variant_of(one.kernel, one.args, one.constants, one.config)
-        for arch in architectures:
-            built = emulated.build(one.kernel, variant, arch)
-            registers, spilled = _usage(built.asm["ptx"], arch)
-            name = one.kernel.fn.__name__.lstrip("_")
-            description = _describe(one, case)
-            table.append(Row(name, description, arch, registers, built.metadata.shared, spilled))
-    return table
-
-
-def _usage(ptx: str, arch: int) -> tuple[int, int]:
-    """Registers a thread, and bytes spilled by stores and loads, as ptxas tells them."""
-    from triton.backends.nvidia.compiler import get_ptxas
-
-    with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
-        file.write(ptx)
+    Raises: what Triton's compiler raises.
+    """
+    built = emulated.build(launch.kernel, launch.variant, arch)
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(built.asm["cubin"])
         file.flush()
-        name = f"sm_{arch}a" if arch >= 90 else f"sm_{arch}"
-        command = [get_ptxas(arch).path, "-v", f"--gpu-name={name}", file.name, "-o", "/dev/null"]
-        text = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    spilled = sum(int(n) for n in re.findall(r"(\d+) bytes spill", text))
-    return max(int(n) for n in re.findall(r"Used (\d+) registers", text)), spilled
-
-
-def render(table: list[Row]) -> str:
-    head = (
-        "# Triton kernels: what they take\n\n"
-        f"Compiled by Triton {triton.__version__} without a GPU; written by "
-        "`python tools/triton_resources.py`. Activations [64, 128, 28, 28], filters 3x3.\n\n"
-        "| kernel | case | architecture | registers | shared bytes | spilled bytes |\n"
-        "|---|---|---|---:|---:|---:|\n"
+        command = [knobs.nvidia.cuobjdump.path, "-res-usage", file.name]
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    registers, stack, local = (
+        sum(map(int, re.findall(rf"\b{name}:(\d+)", text))) for name in ("REG", "STACK", "LOCAL")
     )
-    return head + "".join(row.line() + "\n" for row in table)
+    return Usage(registers, built.metadata.shared, stack + local)
+
+
+def label(launch: Launch) -> str:
+    return f"{launch.name} | {launch.case}"
+
+
+_launches: list[Launch] = []
+
+
+def _row(index: int) -> tuple[str, list[Usage] | str]:
+    """A kernel's usage on each architecture, or why it does not compile."""
+    launch = _launches[index]
+    try:
+        return label(launch), [usage(launch, arch) for arch in ARCHITECTURES]
+    except Exception as error:
+        return label(launch), f"{type(error).__name__}: {str(error).splitlines()[0]}"
+
+
+def compile_all(jobs: int) -> dict[str, list[Usage] | str]:
+    """All kernels by the Triton of this interpreter."""
+    torch.set_num_threads(1)
+    _launches[:] = triton_cases.recorded()
+    with multiprocessing.get_context("fork").Pool(jobs) as pool:
+        return dict(pool.imap(_row, range(len(_launches))))
+
+
+def by_version(version: str, jobs: int) -> dict[str, list[Usage] | str]:
+    """All kernels by that Triton, in a process of its own where it is not this one's."""
+    if version == triton.__version__:
+        return compile_all(jobs)
+    folder = ROOT / ".abi" / f"triton-{version}"
+    if not (folder / ".ready").exists():
+        pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder)]
+        subprocess.check_call([*pip, f"triton=={version}"])
+        (folder / ".ready").touch()
+    with tempfile.NamedTemporaryFile(suffix=".json") as file:
+        environment = {**os.environ, "PYTHONPATH": str(folder)}
+        command = [sys.executable, __file__, "-j", str(jobs), "--rows", file.name]
+        subprocess.check_call(command, env=environment)
+        found = json.loads(Path(file.name).read_text())
+    assert found["version"] == version, f"asked for Triton {version}, got {found['version']}"
+    rows = found["rows"].items()
+    return {k: v if isinstance(v, str) else [Usage(*u) for u in v] for k, v in rows}
+
+
+def problems(rows: dict[str, list[Usage] | str]) -> list[str]:
+    """A line for each kernel that does not compile or spills."""
+    found = []
+    for name, result in rows.items():
+        if isinstance(result, str):
+            found.append(f"{name}: {result}")
+            continue
+        for arch, one in zip(ARCHITECTURES, result, strict=True):
+            if one.stack:
+                found.append(f"{name}, sm_{arch}: stack frame of {one.stack} bytes")
+    return found
+
+
+def render(tables: dict[str, dict[str, list[Usage] | str]], failures: list[str]) -> str:
+    """The document; tables[version][kernel]."""
+    state = "No kernel spills registers or has a stack frame."
+    if failures:
+        state = "Spilling, which makes `make triton-arches` fail:\n\n- " + "\n- ".join(failures)
+    columns = [f"{v} sm_{arch}" for v in tables for arch in ARCHITECTURES]
+    lines = [
+        "# What the Triton kernels take\n",
+        f"Written by `make triton-arches` (tools/triton_resources.py); fingerprint of the sources "
+        f"`{tuning.fingerprint()}`.\n",
+        "Registers a thread · KiB of shared memory a block, by Triton version and architecture,",
+        "compiled ahead of time for activations [64, 128, 28, 28], a smaller batch and the stem",
+        "(`flat`). `8w 3s`: warps of a block, stages of the pipeline.",
+        f"{state}\n",
+        f"| kernel | case | {' | '.join(columns)} |",
+        f"|---|---|{'--:|' * len(columns)}",
+    ]
+    for name in sorted({name for rows in tables.values() for name in rows}):
+        cells = []
+        for rows in tables.values():
+            result = rows[name]
+            failed = isinstance(result, str)
+            cells += ["failed"] * len(ARCHITECTURES) if failed else [u.cell() for u in result]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", type=int, choices=ARCHITECTURES, help="compare, do not write")
-    check = parser.parse_args().check
-    table = rows((check,) if check else ARCHITECTURES)
-    spilling = [row.line() for row in table if row.spilled]
-    print("\n".join(spilling) or f"{len(table)} kernels, no spills")
-    if not check:
-        TABLE.write_text(render(table))
-        return bool(spilling)
-    text = TABLE.read_text()
-    missing = [row.line() for row in table if row.line() not in text]
-    print("\n".join(missing) or "the table is current")
-    return bool(spilling or missing)
+    """1 if a kernel is not as it has to be."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    jobs = int(os.environ.get("MAX_JOBS", str(os.cpu_count() or 1)))
+    parser.add_argument("-j", "--jobs", type=int, default=jobs)
+    parser.add_argument("--rows", type=Path, help="of this Triton alone, as JSON")
+    arguments = parser.parse_args()
+    if arguments.rows:
+        rows = compile_all(arguments.jobs)
+        arguments.rows.write_text(json.dumps({"version": triton.__version__, "rows": rows}))
+        return 0
+    tables = {version: by_version(version, arguments.jobs) for version in VERSIONS}
+    failures = [f"Triton {v}: {line}" for v, rows in tables.items() for line in problems(rows)]
+    DOC.write_text(render(tables, failures))
+    count = sum(len(rows) for rows in tables.values()) * len(ARCHITECTURES)
+    print("\n".join(failures) or f"{count} compilations, written to {DOC}")
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

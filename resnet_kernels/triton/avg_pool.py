@@ -18,7 +18,6 @@ from .pooling import (
     BLOCK,
     SIZES,
     Window,
-    activated,
     check_input_size,
     check_prologue,
     element,
@@ -26,7 +25,10 @@ from .pooling import (
     is_nhwc,
     offset,
     out_size,
+    tap_value,
     window_of,
+    window_over,
+    windows_along,
 )
 from .tensors import Vector, cdiv, require
 
@@ -74,12 +76,10 @@ def _avg_pool_fwd(
     n, c, p, q = element(start, C, P, Q, NHWC, BLOCK)
     acc = tl.zeros_like(up(tl.load(x + i, mask=i < 0)))
     for tap in range(0, R * S):
-        r = tap // S
-        h = p * stride_h - pad_h + r
-        w = q * stride_w - pad_w + tap - r * S
-        inside = keep & (h >= 0) & (h < H) & (w >= 0) & (w < W)
-        at = offset(n, c, h, w, C, H, W, NHWC)
-        v = activated(x, at, inside, c, keep, scale, bias, act, slope)
+        v, inside = tap_value(
+            x, scale, bias, n, c, p, q, keep, tap, C, H, W, S, stride_h, stride_w, pad_h, pad_w,
+            1, 1, act, slope, NHWC,
+        )  # fmt: skip
         acc += tl.where(inside, v, 0.0)
     count = _extent(p, stride_h, pad_h, R, H, COUNT_PAD)
     count = count * _extent(q, stride_w, pad_w, S, W, COUNT_PAD)
@@ -111,16 +111,11 @@ def _avg_pool_bwd(
     keep = i < total
     n, c, h, w = element(start, C, H, W, NHWC, BLOCK)
     acc = tl.zeros_like(up(tl.load(dz + i, mask=i < 0)))
-    # Windows that reach the pixel: their starts lie within R rows and S columns before it.
-    reach_h = tl.cdiv(R, stride_h)
-    reach_w = tl.cdiv(S, stride_w)
-    last_p = (h + pad_h) // stride_h
-    last_q = (w + pad_w) // stride_w
-    for step in range(0, reach_h * reach_w):
-        p = last_p - step // reach_w
-        q = last_q - step % reach_w
-        meets = keep & (p >= 0) & (p < P) & (q >= 0) & (q < Q)
-        meets = meets & (h + pad_h < p * stride_h + R) & (w + pad_w < q * stride_w + S)
+    columns = windows_along(S, stride_w, 1)
+    for step in range(0, windows_along(R, stride_h, 1) * columns):
+        p, _, row_meets = window_over(h, step // columns, P, R, stride_h, pad_h, 1)
+        q, _, column_meets = window_over(w, step % columns, Q, S, stride_w, pad_w, 1)
+        meets = keep & row_meets & column_meets
         count = _extent(p, stride_h, pad_h, R, H, COUNT_PAD)
         count = count * _extent(q, stride_w, pad_w, S, W, COUNT_PAD)
         v = up(tl.load(dz + offset(n, c, p, q, C, P, Q, NHWC), mask=meets, other=0.0))

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .common import number, rounded
+from .common import number, rounded, up
 from .launch import launch
 from .tensors import Vector, cdiv, check_vectors, require
 from .vectors import BLOCK, check_any_float, sqrt, store_affine
@@ -20,7 +20,7 @@ from .vectors import BLOCK, check_any_float, sqrt, store_affine
 @triton.jit
 def _blend(running, c, keep, new, factor):
     """running = running * (1 - factor) + new * factor."""
-    old = tl.load(running + c, mask=keep, other=0.0).to(new.dtype)
+    old = up(tl.load(running + c, mask=keep, other=0.0)).to(new.dtype)
     tl.store(running + c, rounded(old * (1 - factor) + new * factor, running), mask=keep)
 
 

@@ -14,9 +14,9 @@ import triton.language as tl
 INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
 
 if INTERPRETED.value:
-    from .interpreted import exp, normal_cdf, round_to
+    from .interpreted import exp, normal_cdf, round_to, sum_along, up
 else:
-    from .precise import exp, normal_cdf, round_to
+    from .precise import exp, normal_cdf, round_to, sum_along, up  # noqa: F401  partials sums
 
 IDENTITY = tl.constexpr(0)
 RELU = tl.constexpr(1)
@@ -24,15 +24,6 @@ GELU = tl.constexpr(2)
 SILU = tl.constexpr(3)
 LEAKY_RELU = tl.constexpr(4)
 INV_SQRT_2PI = tl.constexpr(0.3989422804014327)
-
-
-@triton.jit
-def up(x):
-    """x in the dtype it is computed in."""
-    if x.dtype == tl.float64:
-        return x
-    else:
-        return x.to(tl.float32)
 
 
 @triton.jit
@@ -91,7 +82,7 @@ def dot(a, b, acc, TF32: tl.constexpr):
     """acc + a @ b; fp32 operands are rounded to tf32 or multiplied exactly."""
     if INTERPRETED:
         # The interpreter takes the bits of bf16 for integers.
-        a, b = a.to(acc.dtype), b.to(acc.dtype)
+        a, b = up(a), up(b)
     if TF32:
         return tl.dot(round_tf32(a), round_tf32(b), acc, input_precision="tf32")
     else:

@@ -43,6 +43,7 @@ from .tensors import (
     view_of,
 )
 from .tiles import Tile, tile_for
+from .tuning import Case, tuned
 
 _SIZES = [
     *("tile_0", "M", "PH", "PW", "h_first", "w_first", "stride_h", "stride_w", "p_first"),
@@ -187,7 +188,8 @@ def _launch_phase(
     g: Geometry,
     tf32: bool,
 ) -> None:
-    columns, depth = g.c // g.groups, g.k // g.groups
+    # The convolution's depth is what its gradient has for columns, and the other way round.
+    columns, depth = g.depth, g.columns
     tiles = cdiv(columns, tile.columns) * g.groups
     rows = g.n * phase.h.pixels * phase.w.pixels
     h, w = phase.h, phase.w
@@ -221,13 +223,20 @@ def _run(
     tf32 = use_tf32(dy, tf32)
     phases = phases_of(g)
     most = max(g.n * p.h.pixels * p.w.pixels for p in phases)
-    tile = tile_for(most, g.c // g.groups, g.k // g.groups, dy.dtype, tf32)
-    counts = [cdiv(g.n * p.h.pixels * p.w.pixels, tile.rows) for p in phases]
-    partial = stats_like(dy, sum(counts), 2, g.c) if previous else None
     bn = (previous.y, *previous.vectors, previous.mask) if previous else (None,) * 6
-    tensors = (dy, w, branch, *bn, out, partial)
-    for i, phase in enumerate(phases):
-        _launch_phase(phase, tile, sum(counts[:i]), tensors, previous, g, tf32)
+
+    def run(tile: Tile) -> Vector:
+        """dx or g; the partial sums."""
+        counts = [cdiv(g.n * p.h.pixels * p.w.pixels, tile.rows) for p in phases]
+        partial = stats_like(dy, sum(counts), 2, g.c) if previous else None
+        for i, phase in enumerate(phases):
+            tensors = (dy, w, branch, *bn, out, partial)
+            _launch_phase(phase, tile, sum(counts[:i]), tensors, previous, g, tf32)
+        return partial
+
+    static = tile_for(most, g.depth, g.columns, dy.dtype, tf32)
+    case = Case("conv_dgrad", g, dy, tf32, {"branch": branch, "mask": bn[-1]}, previous is not None)
+    partial = run(tuned(case, static, g.depth, run))
     return out, None if partial is None else merge_sums(partial)
 
 

@@ -18,6 +18,7 @@ from ..ops.layout import conv_memory_format
 from .common import apply_act, rounded, up
 from .gemm import divided, implicit_gemm
 from .geometry import (
+    SIZES,
     Geometry,
     check_format,
     check_prologue,
@@ -30,12 +31,8 @@ from .geometry import (
 from .launch import launch
 from .partials import merge_stats, no_rows
 from .tensors import Vector, cdiv, check_act, check_vectors, require, stats_like
-from .tiles import tile_for
-
-_SIZES = [
-    *("M", "P", "Q", "H", "W", "K", "R", "S", "stride_h", "stride_w", "pad_h", "pad_w"),
-    *("dil_h", "dil_w", "tiles", "out_act"),
-]
+from .tiles import Tile, tile_for
+from .tuning import Case, tuned
 
 
 @triton.jit
@@ -52,7 +49,7 @@ def _store_stats(v, ok, rows, partial, tile, k, k_ok, K):
     tl.store(at + 2 * K, tl.maximum(m2, 0.0), mask=k_ok)
 
 
-@triton.jit(do_not_specialize=_SIZES)
+@triton.jit(do_not_specialize=[*SIZES, "K", "tiles", "out_act"])
 def _conv_fwd(
     x,
     w,
@@ -151,17 +148,22 @@ def _run(
         residual = nhwc(residual, "residual")
     if y.numel() == 0:
         return y, no_rows(x, 3, g.k) if stats else None
-    columns, depth = g.k // g.groups, g.c // g.groups
     tf32 = use_tf32(x, tf32)
-    tile = tile_for(g.pixels, columns, depth, x.dtype, tf32)
-    rows, tiles = cdiv(g.pixels, tile.rows), cdiv(columns, tile.columns) * g.groups
-    partial = stats_like(x, rows, 3, g.k) if stats else None
-    launch(
-        _conv_fwd, rows * tiles, x, w, in_scale, in_bias, out_scale, out_bias, residual, y,
-        partial, g.pixels, g.p, g.q, g.h, g.w, g.c, depth, g.k, columns, g.r, g.s, *g.stride,
-        *g.padding, *g.dilation, tiles, g.r * g.s * depth, out_act, in_slope, out_slope,
-        config=tile.config, IN_ACT=prologue_act(in_scale, in_act), **tile.constants(tf32),
-    )  # fmt: skip
+
+    def run(tile: Tile) -> Vector:
+        """y; the partial statistics."""
+        rows, tiles = cdiv(g.pixels, tile.rows), cdiv(g.columns, tile.columns) * g.groups
+        partial = stats_like(x, rows, 3, g.k) if stats else None
+        launch(
+            _conv_fwd, rows * tiles, x, w, in_scale, in_bias, out_scale, out_bias, residual, y,
+            partial, *g.numbers(), tiles, g.r * g.s * g.depth, out_act, in_slope, out_slope,
+            config=tile.config, IN_ACT=prologue_act(in_scale, in_act), **tile.constants(tf32),
+        )  # fmt: skip
+        return partial
+
+    static = tile_for(g.pixels, g.columns, g.depth, x.dtype, tf32)
+    case = Case("conv_fwd", g, x, tf32, {"in_scale": in_scale, "residual": residual}, stats)
+    partial = run(tuned(case, static, g.columns, run))
     return y, None if partial is None else merge_stats(partial)
 
 

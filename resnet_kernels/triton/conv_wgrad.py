@@ -7,6 +7,7 @@ second kernel sums in order.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -16,22 +17,28 @@ from torch import Tensor
 
 from .common import dot, rounded
 from .gemm import divided, prologue
-from .geometry import check_output, check_prologue, geometry_of, nhwc, prologue_act, use_tf32
+from .geometry import (
+    SIZES,
+    Geometry,
+    check_output,
+    check_prologue,
+    geometry_of,
+    nhwc,
+    prologue_act,
+    use_tf32,
+)
 from .launch import launch
 from .tensors import FLOATS, Vector, cdiv, require, stats_like
-from .tiles import wgrad_tile
+from .tiles import Tile, wgrad_tile
+from .tuning import Case, tuned
 
-_SIZES = [
-    *("M", "P", "Q", "H", "W", "R", "S", "stride_h", "stride_w", "pad_h", "pad_w", "dil_h"),
-    *("dil_w", "row_tiles", "col_tiles", "groups", "steps"),
-]
 _SUM_SIZES = [
     *("splits", "total", "RS", "S", "depth", "stride_k", "stride_c", "stride_r", "stride_s"),
 ]
 BLOCK = 256
 
 
-@triton.jit(do_not_specialize=_SIZES)
+@triton.jit(do_not_specialize=[*SIZES, "row_tiles", "col_tiles", "groups", "steps"])
 def _conv_wgrad(
     dy,
     x,
@@ -149,6 +156,13 @@ def _sum_splits(
     tl.store(dw + at, rounded(acc, dw), mask=keep)
 
 
+def _grid(tile: Tile, g: Geometry) -> tuple[int, int, int]:
+    """Tiles of filters and of columns, and groups."""
+    taps = g.r * g.s
+    flat, columns = (1, taps * g.depth) if tile.flat else (taps, g.depth)
+    return cdiv(g.columns, tile.rows), flat * cdiv(columns, tile.columns), g.groups
+
+
 def conv_wgrad(
     dy: Tensor,
     x: Tensor,
@@ -176,25 +190,23 @@ def conv_wgrad(
     if dy.numel() == 0 or x.numel() == 0:
         return dw.zero_()
     dy, x = nhwc(dy, "dy"), nhwc(x, "x")
-    columns, depth = g.k // groups, g.c // groups
     tf32 = use_tf32(x, tf32)
-    tile = wgrad_tile(columns, depth, g.r * g.s, x.dtype, tf32)
-    row_tiles = cdiv(columns, tile.rows)
-    col_tiles = (
-        cdiv(g.r * g.s * depth, tile.columns)
-        if tile.flat
-        else g.r * g.s * cdiv(depth, tile.columns)
-    )
-    programs = row_tiles * col_tiles * groups
-    splits, steps = tile.split(g.pixels, programs)
-    partial = stats_like(x, splits, g.k, g.r * g.s * depth)
-    launch(
-        _conv_wgrad, programs * splits, dy, x, in_scale, in_bias, partial, g.pixels, g.p, g.q, g.h,
-        g.w, g.c, depth, g.k, columns, g.r, g.s, *stride, *padding, *dilation, row_tiles,
-        col_tiles, groups, steps, in_slope,
-        config=tile.config, IN_ACT=prologue_act(in_scale, in_act), **tile.constants(tf32),
-    )  # fmt: skip
+    static = wgrad_tile(g.columns, g.depth, g.r * g.s, x.dtype, tf32)
+    # Of the static tile, whichever runs: splits are sums.
+    splits, steps = static.split(g.pixels, math.prod(_grid(static, g)))
+    partial = stats_like(x, splits, g.k, g.r * g.s * g.depth)
+
+    def run(tile: Tile) -> None:
+        row_tiles, col_tiles, _ = grid = _grid(tile, g)
+        launch(
+            _conv_wgrad, math.prod(grid) * splits, dy, x, in_scale, in_bias, partial, *g.numbers(),
+            row_tiles, col_tiles, groups, steps, in_slope,
+            config=tile.config, IN_ACT=prologue_act(in_scale, in_act), **tile.constants(tf32),
+        )  # fmt: skip
+
+    case = Case("conv_wgrad", g, x, tf32, {"in_scale": in_scale}, False)
+    run(tuned(case, static, g.depth * (g.r * g.s if static.flat else 1), run))
     total = dw.numel()
-    args = (partial, dw, splits, total, g.r * g.s, g.s, depth, *dw.stride())
+    args = (partial, dw, splits, total, g.r * g.s, g.s, g.depth, *dw.stride())
     launch(_sum_splits, cdiv(total, BLOCK), *args, BLOCK=BLOCK)
     return dw

@@ -20,6 +20,12 @@ from .tensors import (
 )
 
 IDENTITY = 0
+# The arguments Geometry.numbers() that are no reason to compile a kernel anew. The channel counts
+# are: a multiple of 16 makes 16-byte accesses.
+SIZES = [
+    *("M", "P", "Q", "H", "W", "R", "S", "stride_h", "stride_w", "pad_h", "pad_w", "dil_h"),
+    "dil_w",
+]
 
 
 class Geometry(NamedTuple):
@@ -43,6 +49,22 @@ class Geometry(NamedTuple):
     def pixels(self) -> int:
         """Rows of the output."""
         return self.n * self.p * self.q
+
+    @property
+    def columns(self) -> int:
+        """Filters of a group."""
+        return self.k // self.groups
+
+    @property
+    def depth(self) -> int:
+        """Input channels of a group."""
+        return self.c // self.groups
+
+    def numbers(self) -> tuple[int, ...]:
+        """M, P, Q, H, W, C, depth, K, columns, R, S, stride, padding, dilation: for a kernel."""
+        sizes = (self.pixels, self.p, self.q, self.h, self.w, self.c, self.depth, self.k)
+        window = (*self.stride, *self.padding, *self.dilation)
+        return (*sizes, self.columns, self.r, self.s, *window)
 
 
 def geometry_of(

@@ -18,7 +18,6 @@ from .launch import launch
 from .pooling import (
     BLOCK,
     SIZES,
-    activated,
     check_input_size,
     check_prologue,
     element,
@@ -26,7 +25,10 @@ from .pooling import (
     is_nhwc,
     offset,
     out_size,
+    tap_value,
     window_of,
+    window_over,
+    windows_along,
 )
 from .tensors import Vector, cdiv, check_layout, require
 
@@ -64,12 +66,10 @@ def _max_pool_fwd(
     best = tl.full((BLOCK,), -float("inf"), tl.float32).to(up(tl.load(x + i, mask=i < 0)).dtype)
     taken = tl.full((BLOCK,), -1, tl.int32)
     for tap in range(0, R * S):
-        r = tap // S
-        h = p * stride_h - pad_h + r * dil_h
-        w = q * stride_w - pad_w + (tap - r * S) * dil_w
-        inside = keep & (h >= 0) & (h < H) & (w >= 0) & (w < W)
-        at = offset(n, c, h, w, C, H, W, NHWC)
-        v = activated(x, at, inside, c, keep, scale, bias, act, slope)
+        v, inside = tap_value(
+            x, scale, bias, n, c, p, q, keep, tap, C, H, W, S, stride_h, stride_w, pad_h, pad_w,
+            dil_h, dil_w, act, slope, NHWC,
+        )  # fmt: skip
         # The first tap inside stands for a window of minus infinities.
         take = inside & ((v > best) | (v != v) | (taken < 0))
         best = tl.where(take, v, best)
@@ -105,16 +105,13 @@ def _max_pool_bwd(
     keep = i < total
     n, c, h, w = element(start, C, H, W, NHWC, BLOCK)
     acc = tl.zeros_like(up(tl.load(dz + i, mask=i < 0)))
-    for tap in range(0, R * S):
-        r = tap // S
-        p = h + pad_h - r * dil_h
-        q = w + pad_w - (tap - r * S) * dil_w
-        meets = keep & (p >= 0) & (q >= 0) & (p % stride_h == 0) & (q % stride_w == 0)
-        p = p // stride_h
-        q = q // stride_w
-        meets = meets & (p < P) & (q < Q)
+    columns = windows_along(S, stride_w, dil_w)
+    for step in range(0, windows_along(R, stride_h, dil_h) * columns):
+        p, r, row_meets = window_over(h, step // columns, P, R, stride_h, pad_h, dil_h)
+        q, s, column_meets = window_over(w, step % columns, Q, S, stride_w, pad_w, dil_w)
+        meets = keep & row_meets & column_meets
         at = offset(n, c, p, q, C, P, Q, NHWC)
-        here = tl.load(indices + at, mask=meets, other=0).to(tl.int32) == tap
+        here = tl.load(indices + at, mask=meets, other=0).to(tl.int32) == r * S + s
         acc += tl.where(here & meets, up(tl.load(dz + at, mask=meets, other=0.0)), 0.0)
     tl.store(dx + i, rounded(acc, dx), mask=keep)
 

@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .common import sum_along
 from .launch import launch
 from .tensors import cdiv, stats_like
 
@@ -26,14 +27,14 @@ def chan(count, mean, m2, axis: tl.constexpr):
 
     Around the first mean, not zero, so that a large common mean costs no digits.
     """
-    total = tl.sum(count, axis)
-    pivot = tl.sum(tl.where(count > 0, mean, 0.0), axis) / tl.maximum(
-        tl.sum((count > 0).to(mean.dtype), axis), 1.0
-    )
+    summed = sum_along(count, axis)
+    first = sum_along(tl.where(count > 0, mean, 0.0), axis)
+    pivot = first / tl.maximum(sum_along((count > 0).to(mean.dtype), axis), 1.0)
     from_pivot = tl.where(count > 0, mean - tl.expand_dims(pivot, axis), 0.0)
-    shift = tl.sum(count * from_pivot, axis) / tl.maximum(total, 1.0)
+    shift = sum_along(count * from_pivot, axis) / tl.maximum(summed, 1.0)
     apart = from_pivot - tl.expand_dims(shift, axis)
-    return total, pivot + shift, tl.sum(tl.where(count > 0, m2 + count * apart * apart, 0.0), axis)
+    m2 = sum_along(tl.where(count > 0, m2 + count * apart * apart, 0.0), axis)
+    return summed, pivot + shift, m2
 
 
 @triton.jit

@@ -53,15 +53,44 @@ def offset(n, c, h, w, C, H, W, NHWC: tl.constexpr):
 
 
 @triton.jit
-def activated(x, at, inside, c, keep, scale, bias, act, slope):
-    """act(scale * x + bias), rounded to x's dtype where there is something to do, and widened."""
-    raw = tl.load(x + at, mask=inside, other=0.0)
+def tap_value(
+    x, scale, bias, n, c, p, q, keep, tap, C, H, W, S, stride_h, stride_w, pad_h, pad_w, dil_h,
+    dil_w, act, slope, NHWC: tl.constexpr,
+):  # fmt: skip
+    """What a tap of the windows (n, c, p, q) reads, and whether it lies in the image.
+
+    act(scale * x + bias), rounded to x's dtype where there is something to do, and widened.
+    """
+    r = tap // S
+    h = p * stride_h - pad_h + r * dil_h
+    w = q * stride_w - pad_w + (tap - r * S) * dil_w
+    inside = keep & (h >= 0) & (h < H) & (w >= 0) & (w < W)
+    raw = tl.load(x + offset(n, c, h, w, C, H, W, NHWC), mask=inside, other=0.0)
     if scale is not None:
         t = up(raw) * tl.load(scale + c, mask=keep, other=0.0)
         raw = round_to(
             apply_act(t + tl.load(bias + c, mask=keep, other=0.0), act, slope), raw.dtype
         )
-    return up(raw)
+    return up(raw), inside
+
+
+@triton.jit
+def windows_along(taps, stride, dil):
+    """Most windows that reach over a pixel along a dimension."""
+    return tl.cdiv((taps - 1) * dil + 1, stride)
+
+
+@triton.jit
+def window_over(pixel, back, size, taps, stride, pad, dil):
+    """A window over a pixel along a dimension, `back` before the last that starts before it.
+
+    Its place, which tap of it the pixel is, and whether there is such a window. Counted backwards,
+    windows come in the order of their taps.
+    """
+    window = (pixel + pad) // stride - back
+    apart = pixel + pad - window * stride
+    tap = apart // dil
+    return window, tap, (window >= 0) & (window < size) & (tap < taps) & (apart == tap * dil)
 
 
 class Window(NamedTuple):

@@ -1,4 +1,4 @@
-"""Rounding, exp and the normal distribution to the last digits; see also interpreted.py.
+"""Conversions, sums, exp and the normal distribution to the last digits; see also interpreted.py.
 
 tl.exp is off by |x| / 2 eps, and 0.5 * (1 + erf(t / sqrt(2))) loses all digits where it is tiny.
 """
@@ -16,8 +16,23 @@ TWO_OVER_SQRT_PI = tl.constexpr(1.1283791670955126)
 
 
 @triton.jit
+def up(x):
+    """x in the dtype it is computed in."""
+    if x.dtype == tl.float64:
+        return x
+    else:
+        return x.to(tl.float32)
+
+
+@triton.jit
 def round_to(x, dtype: tl.constexpr):
     return x.to(dtype)
+
+
+@triton.jit
+def sum_along(x, axis: tl.constexpr):
+    """Sum along an axis."""
+    return tl.sum(x, axis)
 
 
 @triton.jit
