@@ -21,6 +21,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 import ptx_coverage
 from backends import BACKENDS, available, of_public_ops, selected, using
 
+from resnet_kernels.ops.library import triton_interpreted
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(ptx_coverage.OPTION, action="store_true", help="of a run of all tests")

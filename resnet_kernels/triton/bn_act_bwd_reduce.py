@@ -20,9 +20,12 @@ from .common import (
     row_offsets,
     up,
 )
-from .launch import launch
+from .launch import DEFAULT, Config, launch
 from .partials import merge_sums
 from .tensors import Vector, check_mask, check_same, check_vectors, stats_like, view_of
+
+# A third sum and two more vectors: half as many elements a thread, or registers are spilled.
+DUAL = Config(warps=8)
 
 
 @triton.jit
@@ -136,7 +139,8 @@ def _run(
     launch(
         _bn_act_bwd_reduce, plan.programs, dz, y, *bn, y2, *bn2, mask, g, partial,
         view.rows, view.channels, view.inner, plan.steps, act, slope,
-        ROWS=rows, NHWC=view.nhwc, BM=plan.rows, BC=plan.columns,
+        config=DEFAULT if bn2[0] is None else DUAL, ROWS=rows, NHWC=view.nhwc, BM=plan.rows,
+        BC=plan.columns,
     )  # fmt: skip
     return partial
 

@@ -159,8 +159,11 @@ def _conv_dgrad(
     if y_prev is None:
         tl.store(dx + at, rounded(acc, dx), mask=ok)
     else:
-        bit = (n * H * W * C + pixel * mask_pixel)[:, None]
-        bit += (c.to(tl.int64) * mask_channel)[None, :]
+        bit = at
+        if mask_pixel is not None:
+            # 64 bits each, which the registers of a large tile have no room for twice.
+            bit = (n * H * W * C + pixel * mask_pixel)[:, None]
+            bit += (c.to(tl.int64) * mask_channel)[None, :]
         _bn_gradient(
             acc, at, bit, ok, c, col_ok, y_prev, mean, rstd, scale, bias, mask, dx, partial,
             tile_0 + tile, C, act, slope,
@@ -175,8 +178,8 @@ class _Previous(NamedTuple):
     mask: Vector
     act: int
     slope: float
-    # Distance of channels and pixels in the mask, which lies in the layout y came in.
-    mask_strides: tuple[int, int]
+    # Distance of channels and pixels in the mask, where y did not come in channels_last.
+    mask_strides: tuple[int | None, int | None]
 
 
 def _launch_phase(
@@ -193,7 +196,7 @@ def _launch_phase(
     tiles = cdiv(columns, tile.columns) * g.groups
     rows = g.n * phase.h.pixels * phase.w.pixels
     h, w = phase.h, phase.w
-    mask_strides = previous.mask_strides if previous else (1, 1)
+    mask_strides = previous.mask_strides if previous else (None, None)
     launch(
         _conv_dgrad, cdiv(rows, tile.rows) * tiles, *tensors, tile_0, rows, h.pixels, w.pixels,
         h.first, w.first, *g.stride, h.start, w.start, h.step, w.step, h.taps, w.taps,
@@ -290,7 +293,7 @@ def conv_dgrad_bn(
         mask,
         act,
         slope,
-        (1, view.channels) if view.nhwc else (view.inner, 1),
+        (None, None) if view.nhwc else (view.inner, 1),
     )
     g, sums = _run(dy, w, branch, geometry, tf32, previous)
     assert sums is not None
