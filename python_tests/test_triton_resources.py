@@ -19,12 +19,12 @@ from resnet_kernels.triton.launch import Config  # noqa: E402
 
 # A convolution with all that it can have in front and behind, its merge, batch norm, pooling.
 REPRESENTATIVE = {
-    "conv_fwd | bf16, 128x128x64 8w 3s, prologue, sums",
+    "conv_fwd | bf16, 128x64x64 8w 3s, prologue, sums",
     "merge_stats | bf16",
     "bn_act_fwd | bf16, residual, mask",
     "max_pool_bwd | bf16",
 }
-STARVED = "conv_wgrad | bf16, 64x64x32 4w 3s, prologue"
+STARVED = "bn_act_bwd_reduce | bf16, dual"
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_the_document_is_of_these_sources(launches, table) -> None:
     changed = "resnet_kernels/triton changed: run `make triton-arches`"
     assert recorded[1] == tuning.fingerprint(), changed
     assert set(table) == {triton_resources.label(launch) for launch in launches}
-    assert "No kernel spills" in text
+    assert "No kernel spills more than 16 bytes" in text
 
 
 def test_kernels_compile_for_every_architecture(launches, table) -> None:
@@ -65,10 +65,10 @@ def test_kernels_compile_for_every_architecture(launches, table) -> None:
 
 
 def test_spilled_registers_are_seen(launches) -> None:
-    """One warp for a tile of four."""
+    """Two warps for the work of eight."""
     (large,) = (one for one in launches if triton_resources.label(one) == STARVED)
-    starved = large._replace(variant=large.variant._replace(config=Config(1, 3)))
+    starved = large._replace(variant=large.variant._replace(config=Config(2)))
     found = triton_resources.usage(starved, 80)
-    assert found.stack > 0
+    assert found.stack > triton_resources.MOST_STACK
     assert triton_resources.problems({"x": [found] * 3})[0].startswith("x, sm_80: stack frame of ")
     assert "spilled" in found.cell()

@@ -237,7 +237,7 @@ def _run(
             _launch_phase(phase, tile, sum(counts[:i]), tensors, previous, g, tf32)
         return partial
 
-    static = tile_for(most, g.depth, g.columns, dy.dtype, tf32)
+    static = tile_for(most, g.depth, g.columns, dy.dtype, tf32, gradient=previous is not None)
     case = Case("conv_dgrad", g, dy, tf32, {"branch": branch, "mask": bn[-1]}, previous is not None)
     partial = run(tuned(case, static, g.depth, run))
     return out, None if partial is None else merge_sums(partial)

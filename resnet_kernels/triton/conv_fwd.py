@@ -161,7 +161,7 @@ def _run(
         )  # fmt: skip
         return partial
 
-    static = tile_for(g.pixels, g.columns, g.depth, x.dtype, tf32)
+    static = tile_for(g.pixels, g.columns, g.depth, x.dtype, tf32, sums=stats)
     case = Case("conv_fwd", g, x, tf32, {"in_scale": in_scale, "residual": residual}, stats)
     partial = run(tuned(case, static, g.columns, run))
     return y, None if partial is None else merge_stats(partial)

@@ -89,8 +89,21 @@ def alternatives(static: Tile, columns: int, dtype: torch.dtype, tf32: bool) -> 
     return tiles
 
 
-def tile_for(rows: int, columns: int, depth: int, dtype: torch.dtype, tf32: bool) -> Tile:
-    """The tile of a product of `rows` x `columns` (of a group) with `depth` channels a tap."""
+def tile_for(
+    rows: int,
+    columns: int,
+    depth: int,
+    dtype: torch.dtype,
+    tf32: bool,
+    *,
+    sums: bool = False,
+    gradient: bool = False,
+) -> Tile:
+    """The tile of a product of `rows` x `columns` (of a group) with `depth` channels a tap.
+
+    sums: what is stored is summed as well; gradient: and is the gradient through a batch norm and
+    its activation. Both take registers, so that a thread has half or a quarter of the results.
+    """
     flat = depth < FLAT_BELOW
     if INTERPRETED.value:
         # Its cost is the number of operations, not their size.
@@ -100,10 +113,12 @@ def tile_for(rows: int, columns: int, depth: int, dtype: torch.dtype, tf32: bool
     exact = dtype == torch.float32 and not tf32
     bn = 64 if columns > 32 else 32
     if exact:
-        return Tile(64, bn, 16, flat, Config(4, 2))
+        return Tile(64, bn, 16, flat, Config(8 if gradient else 4, 2))
     bk = 32 if tf32 or depth < 64 else 64
+    if gradient:
+        return Tile(64, bn, bk, flat, Config(8, 3))
     if columns > 64 and cdiv(rows, 128) * cdiv(columns, 128) >= FULL_GRID:
-        return Tile(128, 128, bk, flat, Config(8, 3))
+        return Tile(128, 64 if sums else 128, bk, flat, Config(8, 3))
     return Tile(64, bn, bk, flat, Config(4, 3))
 
 
