@@ -79,14 +79,22 @@ def nan_prefill(request: pytest.FixtureRequest) -> Iterator[None]:
 def ieee_fp32() -> Iterator[None]:
     """fp32 is fp32: torch's own convolutions and products on a GPU, and ours, round to tf32 if
     nobody says otherwise, and an error measured so would allow ours too much.
+
+    By the one flag of cuDNN, which torch.export asks for; it refuses convolutions that differ.
     """
-    settings = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)
-    before = [setting.fp32_precision for setting in settings]  # type: ignore[attr-defined]
-    for setting in settings:
-        setting.fp32_precision = "ieee"  # type: ignore[attr-defined]
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.fp32_precision
+    cudnn.allow_tf32, matmul.fp32_precision = False, "ieee"
     yield
-    for setting, value in zip(settings, before, strict=True):
-        setting.fp32_precision = value  # type: ignore[attr-defined]
+    cudnn.allow_tf32, matmul.fp32_precision = before
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    """Commands that a test runs in this process may set their number: it is the test's alone."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(params=available())

@@ -153,8 +153,17 @@ def _describe(kernel: Any, args: tuple[Any, ...], constants: dict[str, Any], con
 def recorded() -> list[Launch]:
     """Each variant once."""
     recorder = _Recorder()
+    launches = [module.launch for module in MODULES]  # type: ignore[attr-defined]
     for module in MODULES:
         module.launch = recorder  # type: ignore[attr-defined]
+    try:
+        return _recorded(recorder)
+    finally:
+        for module, launch in zip(MODULES, launches, strict=True):
+            module.launch = launch  # type: ignore[attr-defined]
+
+
+def _recorded(recorder: _Recorder) -> list[Launch]:
     cases: list[tuple[str, Iterator[object]]] = [
         *((precision, _convolutions(precision, SIZE)) for precision in PRECISIONS),
         ("bf16", _convolutions("bf16", SMALL)),

@@ -7,6 +7,7 @@ import torch
 from bn_cases import OPS
 from shapes import RESNET50, ConvShape
 
+from benchmarks.digits_training import fp32_precision
 from resnet_kernels import emulator, explain, fuse
 from resnet_kernels.models import resnet18
 from resnet_kernels.ops.conv_kernel import GENERIC, cuda_conv_kernel
@@ -52,8 +53,9 @@ def test_more_multiprocessors_take_smaller_tiles():
 
 
 def test_explain_shows_the_tile():
+    """As PyTorch has it where nobody says otherwise: fp32 convolutions round to tf32."""
     model = fuse(resnet18(num_classes=10))
-    with emulator.active():
+    with emulator.active(), fp32_precision("tf32"):
         table = str(explain(model, (8, 3, 64, 64)))
         without = str(explain(model))
     assert "implicit GEMM 64x64, window, tf32 tensor cores" in table

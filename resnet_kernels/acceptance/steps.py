@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
 from ..bench import gate
-from ..bench.workload import Case, create_model
+from ..bench.workload import Case, create_model, precision
 from ..fusion import fuse
 from ..models.resnet import ResNet
 from ..nn import BasicBlock
@@ -40,21 +38,6 @@ ACCURACY_OF_CIFAR = 0.75
 BELOW_STOCK = 0.02
 
 
-@contextlib.contextmanager
-def ieee_fp32() -> Iterator[None]:
-    """fp32 convolutions and products in fp32, ours and torch's."""
-    backends: Any = torch.backends
-    settings = (backends.cudnn.conv, backends.cuda.matmul)
-    before = [setting.fp32_precision for setting in settings]
-    for setting in settings:
-        setting.fp32_precision = "ieee"
-    try:
-        yield
-    finally:
-        for setting, value in zip(settings, before, strict=True):
-            setting.fp32_precision = value
-
-
 def step(context: Context) -> Outcome:
     """The correctness gate of the benchmarks: each gradient against fp64 and stock torch."""
     checks = Checks()
@@ -65,7 +48,7 @@ def step(context: Context) -> Outcome:
             def make(case: Case, fused: bool, backend: str = backend) -> nn.Module:
                 return _model(case, fused, context)
 
-            with default_backend(backend), ieee_fp32():
+            with default_backend(backend), precision("fp32"):
                 verdict = gate.check(case, make)
             checks.add(f"{name} {case.model} {case.dtype}", verdict.passed, str(verdict))
             checks.outcome.figures[f"{name} {case.model} {case.dtype}"] = {

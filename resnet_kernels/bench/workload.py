@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -67,16 +66,14 @@ def precision(dtype: str) -> Iterator[None]:
 
     PyTorch's own default rounds in convolutions and does not in matrix products.
     """
-    convolutions: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
-    settings: tuple[Any, ...] = (convolutions, torch.backends.cuda.matmul)
-    before = [setting.fp32_precision for setting in settings]
-    for setting in settings:
-        setting.fp32_precision = "tf32" if dtype == "tf32" else "ieee"
+    # torch.export asks for cuDNN's one flag, and refuses settings that differ from it.
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.fp32_precision
+    cudnn.allow_tf32, matmul.fp32_precision = dtype == "tf32", "tf32" if dtype == "tf32" else "ieee"
     try:
         yield
     finally:
-        for setting, value in zip(settings, before, strict=True):
-            setting.fp32_precision = value
+        cudnn.allow_tf32, matmul.fp32_precision = before
 
 
 @contextlib.contextmanager
