@@ -144,7 +144,9 @@ def test_gradient_activations(variant, rng, repro, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "shape", [*SHAPES, conv(2, 136, 9, 9, 144, 1), conv(1, 8, 52, 52, 16, 1)], ids=lambda s: s.id
+    "shape",
+    [*SHAPES, conv(2, 136, 9, 9, 144, 1), conv(1, 136, 5, 5, 144, 1), conv(1, 8, 52, 52, 16, 1)],
+    ids=lambda s: s.id,
 )
 @pytest.mark.parametrize("name", OPERANDS)
 def test_filter_gradient_integers_are_exact(name, shape, rng):

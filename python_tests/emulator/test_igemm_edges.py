@@ -23,6 +23,7 @@ from igemm_cases import (
 from shapes import ConvShape
 from torch import Tensor
 
+from benchmarks import wgrad_splits
 from resnet_kernels import emulator, reference
 
 
@@ -114,6 +115,26 @@ def test_filters_of_any_size(variant, rng, monkeypatch):
         backward(d, name, inside, 0)
 
 
+@pytest.mark.parametrize("offset", range(0, 70, 7))
+@pytest.mark.parametrize("name", TENSOR_CORES)
+def test_windows_at_any_alignment(name, offset, rng):
+    """Lines of a window that begin and end anywhere in 128 bytes; images of one pixel's width."""
+    d = draw(rng, name)
+    for shape in (
+        ConvShape(1, 3, 9, 70, 8, 3, 3, padding=(1, 1)),
+        ConvShape(2, 3, 9, 21, 8, 7, 7, (2, 2), (3, 3)),
+        ConvShape(3, 1, 5, 1, 8, 3, 1, padding=(1, 0)),
+    ):
+        n, c, h, w = shape.x_size
+        x = d.activation(shape.x_size)
+        memory = torch.zeros(offset + x.numel(), dtype=x.dtype)
+        view = memory[offset:].view(n, h, w, c)
+        x = view.copy_(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        filters = d.activation(shape.w_size)
+        args = (x, filters, *NONE, *PLAIN, *geometry(shape, name))
+        assert equal(OPS.conv_fwd(*args), reference.conv_fwd(*map(as_double, args))), shape
+
+
 def filter_gradients(name: str) -> list[ConvShape]:
     """Rows that end in each part of a warp's, with columns that do; pixels in each part of a chunk.
 
@@ -149,19 +170,30 @@ def filter_gradient(
     assert equal(OPS.conv_wgrad(*args), reference.conv_wgrad(*map(as_double, args))), shape
 
 
-def part(name: str) -> int:
-    """Pixels of a block where there are enough of them: 16 chunks."""
-    return 16 * (16 if OPERANDS[name][0] == torch.float32 else 32)
+def chunks(name: str, count: int) -> int:
+    """Pixels of so many chunks."""
+    return count * (16 if OPERANDS[name][0] == torch.float32 else 32)
 
 
+# Filters and chunks of pixels, by the parts that the emulator's 8 multiprocessors split them into.
+PARTS = {1: (8, 3), 2: (200, 96), 4: (72, 64), 5: (136, 96), 7: (8, 41), 8: (8, 64)}
+
+
+def test_the_cases_split_as_they_say():
+    """In fp16; a tile's rows are others on fp32 units."""
+    for parts, (k, count) in PARTS.items():
+        shape = ConvShape(1, 8, 1, chunks("fp16", count), k, 1, 1)
+        assert wgrad_splits.splits(shape, wgrad_splits.EMULATED) == parts
+
+
+@pytest.mark.parametrize("parts", PARTS)
 @pytest.mark.parametrize("name", OPERANDS)
-def test_parts_of_pixels(name, rng):
-    """One to nine of them, which are added four at a time, the last one shorter."""
-    d, dtype = draw(rng, name), OPERANDS[name][0]
-    for parts, whole in itertools.product(range(1, 10), (True, False)):
-        size = (1, part(name) * parts - (0 if whole else 5))
-        shape = ConvShape(1, 8, *size, 8, 1, 1)
-        filter_gradient(d, name, shape, dtype if whole else torch.float32)
+def test_parts_of_pixels(name, parts, rng):
+    """They are added four at a time; the last one is shorter, or ends with its chunk."""
+    d, (k, count) = draw(rng, name), PARTS[parts]
+    for missing, dtype in ((0, OPERANDS[name][0]), (5, torch.float32)):
+        shape = ConvShape(1, 8, 1, chunks(name, count) - missing, k, 1, 1)
+        filter_gradient(d, name, shape, dtype)
 
 
 @pytest.mark.parametrize("prologue", [False, True], ids=["plain", "prologue"])
@@ -169,7 +201,7 @@ def test_parts_of_pixels(name, rng):
 @pytest.mark.parametrize("name", OPERANDS)
 def test_parts_of_every_kernel(name, size, prologue, rng):
     d = draw(rng, name)
-    shape = ConvShape(1, size[1], 1, part(name) * 3 - 5, size[0], 1, 1)
+    shape = ConvShape(1, size[1], 1, chunks(name, 48) - 5, size[0], 1, 1)
     filter_gradient(d, name, shape, torch.float32, prologue)
 
 
