@@ -124,9 +124,9 @@ def test_affine(running_dtype, rng, repro):
 
 
 def test_affine_of_mixed_dtypes(rng, repro):
-    """Every vector in a dtype of its own."""
-    for shift in range(len(RUNNING)):
-        dtypes = [RUNNING[(i + shift) % len(RUNNING)] for i in range(5)]
+    """Every vector in every dtype, beside a mean of every dtype."""
+    for first, shift in itertools.product(RUNNING, range(len(RUNNING))):
+        dtypes = [first, *(RUNNING[(i + shift) % len(RUNNING)] for i in range(4))]
         vectors = [vector(rng, dtype, i == 1) for i, dtype in enumerate(dtypes)]
         exact = reference.bn_affine(*(v.double() for v in vectors), 1e-5)
         plain = reference.bn_affine(*(v.to(dtypes[0]) for v in vectors), 1e-5)

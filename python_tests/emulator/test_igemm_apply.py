@@ -37,6 +37,13 @@ SHAPES = {
 CASES = [(columns, shape) for columns, shapes in SHAPES.items() for shape in shapes]
 
 
+@pytest.fixture(autouse=True)
+def emulated():
+    """All detectors on; which kernels ran, tests ask of calls of their own."""
+    with emulator.active():
+        yield
+
+
 def arguments(d: Draw, shape: ConvShape, name: str):
     abc = torch.stack([d.vector(shape.k) for _ in range(3)])
     g, y, w = d.activation(shape.y_size), d.activation(shape.y_size), d.activation(shape.w_size)
