@@ -81,6 +81,13 @@ def test_finalize_without_running_statistics(rng, repro):
     )
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_finalize_of_no_channels(dtype):
+    *vectors, count = OPS.bn_finalize(torch.zeros(2, 3, 0, dtype=dtype), *[None] * 5, None, 0.1, 0.1)
+    assert [v.shape for v in vectors] == [(0,)] * 4
+    assert torch.equal(count, torch.zeros(1, dtype=dtype))
+
+
 @pytest.mark.parametrize("momentum", [0.1, None])
 def test_running_statistics_follow_torch(momentum, rng):
     """100 steps of the chain bn_stats, bn_finalize against a BatchNorm2d module."""
@@ -147,7 +154,7 @@ def test_affine_is_eval_mode(rng):
 def test_bwd_finalize(dtype, count, rng, repro):
     sums = torch.stack([vector(rng, dtype), vector(rng, dtype)])
     rstd, m = vector(rng, dtype, True), torch.tensor([count], dtype=dtype)
-    for gamma in (None, vector(rng, dtype)):
+    for gamma in (None, *(vector(rng, other) for other in RUNNING)):
         exact = [None if v is None else v.double() for v in (sums, gamma, rstd, m)]
         ours = OPS.bn_bwd_finalize(sums, gamma, rstd, m)
         plain = reference.bn_bwd_finalize(sums, gamma, rstd, m)

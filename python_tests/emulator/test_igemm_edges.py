@@ -49,6 +49,10 @@ def rows_and_columns(tile: str, addressing: str) -> list[ConvShape]:
         taps, step = 1 if addressing == "pointwise" else 3, 2 if addressing == "gather" else 1
         around = {"padding": (0, taps // 2 * step), "dilation": (1, step)}
         found.append(ConvShape(1, c, 1, 18 * i + 1, k, 1, taps, **around))
+    # Rows and odd columns whose mask ends with a whole byte, and groups where the kernels have them.
+    found.append(found[-2]._replace(w=40))
+    if addressing in ("pointwise", "convolution"):
+        found.append(found[-1]._replace(c=48, k=48, groups=2))
     return found
 
 
@@ -92,8 +96,9 @@ def backward(d: Draw, name: str, shape: ConvShape, odd: int) -> None:
     args = (dy, w, aligned(branch), list(shape.x_size), *geo)
     assert equal(OPS.conv_dgrad(*args), reference.conv_dgrad(*map(as_double, args))), shape
     bn = [shifted(v, odd) for v in d.bn(shape.c)]
-    mask = reference.bn_act_fwd_mask(y, *bn[2:], None, None, None, RELU, 0.0)[1] if odd else None
-    check_batch_norm_gradient((dy, w, branch, y, *bn, mask, LEAKY, 0.5, *geo))
+    bits = reference.bn_act_fwd_mask(y, *bn[2:], None, None, None, RELU, 0.0)[1]
+    for mask in (None, bits):
+        check_batch_norm_gradient((dy, w, branch, y, *bn, mask, LEAKY, 0.5, *geo))
 
 
 # nvcc unrolls the loops over taps by four.
@@ -170,6 +175,17 @@ def filter_gradient(
     assert equal(OPS.conv_wgrad(*args), reference.conv_wgrad(*map(as_double, args))), shape
 
 
+@pytest.mark.parametrize("prologue", [False, True], ids=["plain", "prologue"])
+@pytest.mark.parametrize("size", [(128, 16), (24, 8), (24, 5), (7, 5)], ids=str)
+@pytest.mark.parametrize("name", OPERANDS)
+def test_filter_gradient_at_every_border(name, size, prologue, rng):
+    """Every pixel of many chunks lies at a border, three in four at two."""
+    d, (k, c) = draw(rng, name), size
+    for n, h, w, dilation in ((29, 2, 3, 1), (24, 3, 2, 1), (24, 3, 3, 2)):
+        shape = ConvShape(n, c, h, w, k, 3, 3, (1, 1), (dilation, dilation), (dilation, dilation))
+        filter_gradient(d, name, shape, torch.float32, prologue)
+
+
 def chunks(name: str, count: int) -> int:
     """Pixels of so many chunks."""
     return count * (16 if OPERANDS[name][0] == torch.float32 else 32)
@@ -223,7 +239,11 @@ def test_filters_of_more_elements_than_threads(name, rng):
     """4096 blocks of 256 threads pack a filter and add up its parts, then take a second turn."""
     d, shape = draw(rng, name), ConvShape(1, 1024, 1, 1, 1032, 1, 1)
     dtype = OPERANDS[name][0]
-    filter_gradient(d, name, shape, dtype)
-    dy, w = aligned(d.activation(shape.y_size)), d.activation(shape.w_size)
+    dy, x = aligned(d.activation(shape.y_size)), aligned(d.activation(shape.x_size))
+    # Of the other order than the kernels', so that what they write is put in its place.
+    w = d.activation(shape._replace(c=shape.k, k=shape.c).w_size).transpose(0, 1)
+    for param in (w, w.float()):
+        args = (dy, x, param, *NONE, *geometry(shape, name))
+        assert equal(OPS.conv_wgrad(*args), reference.conv_wgrad(*map(as_double, args)))
     args = (dy, w, None, list(shape.x_size), *geometry(shape, name))
     assert equal(OPS.conv_dgrad(*args), reference.conv_dgrad(*map(as_double, args)))

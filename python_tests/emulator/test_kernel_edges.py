@@ -93,6 +93,13 @@ def test_values_in_generic_convolutions(dtype, act, monkeypatch):
     dy = torch.ones_like(x)
     g, _ = OPS.conv_dgrad_bn(dy, w, None, x, zero, one, scale, zero, None, act, 0.0, *geometry)
     check(g, *slope(x, act), dtype)
+    # One pixel, and a group for every value.
+    x = x.reshape(1, -1, 1, 1).contiguous(memory_format=torch.channels_last)
+    channels, want = x.shape[1], value(x, act).view(-1, 1, 1, 1)
+    w = torch.zeros(channels, 1, 1, 1)
+    before, geometry = (*vectors(channels), act, 0.0), (*WINDOW[1:], (1, 1), channels, False)
+    dw = OPS.conv_wgrad(torch.ones_like(x), x, w, *before, *geometry)
+    check(dw, want, want.abs(), dtype)
 
 
 # Groups of one channel and of several, depths of one stage of the filter and of more.
@@ -131,8 +138,9 @@ def test_parts_of_generic_filter_gradients(dtype, parts, rng):
         assert torch.equal(OPS.conv_wgrad(*args), want.to(w_dtype))
 
 
-# A thread of bn_stats sums blocks of 32 rows; 24 blocks of 256 threads share all rows.
-MANY_ROWS = {"nhwc": (1, 768, 35, 64), "nchw": (2, 24, 91, 91)}
+# A thread of bn_stats sums blocks of 32 rows; 24 blocks of 256 threads share all rows. A plane ends
+# in each of the rows that nvcc unrolls.
+MANY_ROWS = {"nhwc": (1, 768, 35, 64), "nchw": (45, 24, 15, 25)}
 
 
 @pytest.mark.parametrize("layout", MANY_ROWS)
@@ -141,7 +149,7 @@ def test_statistics_of_many_rows(dtype, layout, rng):
     """Three blocks of rows a thread, the last one shorter; each far from the ones before."""
     n, c, h, w = MANY_ROWS[layout]
     x = torch.randint(-8, 9, (n, c, h, w), generator=rng).double()
-    x += torch.linspace(100, 160, h).round()[:, None]
+    x += torch.linspace(100, 160, n * h).round().view(n, 1, h, 1)
     x = x.to(dtype).contiguous(memory_format=FORMATS[layout])
     check_statistics(x)
 
@@ -151,8 +159,19 @@ def test_statistics_of_many_rows_far_from_zero(layout, rng):
     """Mean / std = 10^6: a mean that loses its second part costs M2 half of its digits."""
     n, c, h, w = MANY_ROWS[layout]
     x = torch.randint(-8, 9, (n, c, h, w), generator=rng) * 2.0**-13
-    x += torch.linspace(0, 24, h).round()[:, None] * 2.0**-13
+    x += torch.linspace(0, 24, n * h).round().view(n, 1, h, 1) * 2.0**-13
     check_statistics((x + 1000).contiguous(memory_format=FORMATS[layout]))
+
+
+@pytest.mark.parametrize("layout", MANY_ROWS)
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.float64], ids=str)
+def test_statistics_of_a_step(dtype, layout, rng):
+    """Two values a channel: what is left of a block's squares is zero, or less by rounding."""
+    n, c, h, w = MANY_ROWS[layout]
+    levels = torch.rand(2, c, 1, 1, generator=rng, dtype=torch.float64) + 0.5
+    late = (torch.arange(n * h) >= n * h * 2 // 3).view(n, 1, h, 1)
+    x = torch.where(late, *levels).expand(n, c, h, w).to(dtype)
+    check_statistics(x.contiguous(memory_format=FORMATS[layout]))
 
 
 def check_statistics(x: Tensor) -> None:

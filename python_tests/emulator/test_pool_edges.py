@@ -71,3 +71,18 @@ def test_turns(case, rng, repro):
     dx, plain = OPS.avg_pool_bwd(dz, *args), reference.avg_pool_bwd(dz, *args)
     exact = reference.avg_pool_bwd(dz.double(), *args)
     assert_close_to_oracle(dx, exact, plain, 6, name="dx", repro=repro)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: f"{str(c[0])[6:]}-{c[1]}")
+def test_windows_without_a_tap(case, rng):
+    """All of a window lies in the padding: minus infinity, and no gradient."""
+    n, channels, *_ = size_of(*case)
+    x = activation((n, channels, 2, 2), case, rng)
+    for by_rows, by_columns in ((1, 1), (1, 0), (0, 1)):
+        padding = (by_rows, by_columns)
+        kernel, one, dilation = ([1 + by * p for p in padding] for by in (1, 0, 2))
+        for before in ((None, None, 0, 0.0), prologue(x, rng)):
+            z, indices = OPS.max_pool_fwd(x, *before, kernel, one, padding, dilation, False)
+            assert (z == -torch.inf).all()
+        dx = OPS.max_pool_bwd(torch.ones_like(z), indices, x.shape, kernel, one, padding, dilation)
+        assert not dx.any()
