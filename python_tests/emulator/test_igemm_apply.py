@@ -26,12 +26,12 @@ SHAPES = {
     ],
     128: [
         ConvShape(2, 104, 6, 6, 200, 1, 1),
-        ConvShape(1, 128, 8, 8, 64, 1, 1),
+        ConvShape(1, 128, 15, 22, 64, 1, 1, (2, 3)),
         ConvShape(1, 103, 4, 6, 24, 1, 1),
     ],
     256: [
         ConvShape(1, 256, 8, 8, 136, 1, 1),
-        ConvShape(2, 300, 5, 5, 16, 1, 1, (1, 2)),
+        ConvShape(2, 300, 10, 5, 16, 1, 1, (2, 3)),
         ConvShape(1, 199, 4, 6, 24, 1, 1),
     ],
 }
@@ -59,6 +59,21 @@ def applied(kernels) -> list[str]:
 @pytest.mark.parametrize("columns, shape", CASES, ids=lambda v: getattr(v, "id", str(v)))
 @pytest.mark.parametrize("name", OPERANDS)
 def test_integers_are_exact(name, columns, shape, rng):
+    check(name, columns, shape, rng)
+
+
+@pytest.mark.parametrize("columns", SHAPES)
+@pytest.mark.parametrize("name", OPERANDS)
+def test_rows_and_columns(name, columns, rng):
+    """Rows that end in each eight of a tile, columns at each remainder of a vector, depth in each
+    piece of a chunk."""
+    for i, missing in enumerate((31, 18, 9, 12, 6, 21, 3, 0)):
+        rows = 9 * i + 1 + 64 * (i % 2)
+        check(name, columns, ConvShape(1, columns - missing, 1, rows, 8 * (i + 1), 1, 1), rng)
+
+
+def check(name: str, columns: int, shape: ConvShape, rng: torch.Generator) -> None:
+    """With a branch and without, and on through a batch norm by its values and by the mask."""
     d = Draw(rng, (OPERANDS[name][0], "nhwc"), True)
     given, geometry = arguments(d, shape, name)
     for branch in (None, d.activation(shape.x_size)):

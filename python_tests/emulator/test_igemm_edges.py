@@ -49,10 +49,13 @@ def rows_and_columns(tile: str, addressing: str) -> list[ConvShape]:
         taps, step = 1 if addressing == "pointwise" else 3, 2 if addressing == "gather" else 1
         around = {"padding": (0, taps // 2 * step), "dilation": (1, step)}
         found.append(ConvShape(1, c, 1, 18 * i + 1, k, 1, taps, **around))
-    # Rows and odd columns whose mask ends with a whole byte, and groups where the kernels have them.
+    # Rows and odd columns whose mask ends with a whole byte; groups where the kernels have them;
+    # pixels that are not neighbours in a gradient.
     found.append(found[-2]._replace(w=40))
     if addressing in ("pointwise", "convolution"):
         found.append(found[-1]._replace(c=48, k=48, groups=2))
+    if addressing == "pointwise":
+        found.append(ConvShape(3, 40, 5, 11, 40, 1, 1, (2, 3)))
     return found
 
 
@@ -102,7 +105,7 @@ def backward(d: Draw, name: str, shape: ConvShape, odd: int) -> None:
 
 
 # nvcc unrolls the loops over taps by four.
-TAPS = [(1, 2), (3, 4), (6, 5), (8, 7), (5, 3)]
+TAPS = [(1, 2), (3, 4), (6, 5), (8, 7), (5, 8)]
 
 
 @pytest.mark.parametrize("variant", [v for v in VARIANTS if v[2] != "pointwise"], ids="-".join)

@@ -12,7 +12,7 @@ import torch
 from activation_values import SMOOTH, check, inputs, slope, value, vectors
 from bn_cases import FORMATS, IDENTITY, LEAKY, OPS, RELU, Draw, as_double
 from conv_cases import NO_PROLOGUE
-from igemm_cases import check_batch_norm_gradient
+from igemm_cases import PLAIN, check_batch_norm_gradient
 from oracle import assert_close_to_oracle
 from shapes import ConvShape
 from torch import Tensor
@@ -106,34 +106,54 @@ def test_values_in_generic_convolutions(dtype, act, monkeypatch):
 GENERIC = [
     ConvShape(2, 5, 6, 7, 5, 3, 3, (2, 1), (1, 1), (1, 1), 5),
     ConvShape(1, 6, 5, 4, 66, 3, 3, (1, 1), (1, 1), (1, 1), 2),
-    ConvShape(1, 37, 3, 5, 7, 2, 1),
+    ConvShape(1, 37, 3, 5, 35, 2, 1),
 ]
 
 
+def generic_filter(d: Draw, shape: ConvShape, transposed: bool) -> Tensor:
+    """With input channels or output channels next to each other in memory."""
+    k, depth, r, s = shape.w_size
+    if transposed:
+        return d.activation((depth, k, r, s)).contiguous().transpose(0, 1)
+    return d.activation(shape.w_size)
+
+
+@pytest.mark.parametrize("transposed", [False, True], ids=["depth first", "lanes first"])
 @pytest.mark.parametrize("shape", GENERIC, ids=lambda s: s.id)
 @pytest.mark.parametrize("dtype", [*DTYPES, torch.float64], ids=str)
-def test_generic_gradients_through_every_activation(dtype, shape, rng, monkeypatch):
+def test_generic_convolutions_through_every_activation(dtype, shape, transposed, rng, monkeypatch):
     monkeypatch.setenv("RNK_CUDA_CONV", "generic")
     d = Draw(rng, (dtype, "nhwc"), True)
-    dy, w = d.activation(shape.y_size), d.activation(shape.w_size)
+    dy, w = d.activation(shape.y_size), generic_filter(d, shape, transposed)
     y, branch, bn = d.activation(shape.x_size), d.activation(shape.x_size), d.bn(shape.c)
     bits = reference.bn_act_fwd_mask(y, *bn[2:], None, None, None, RELU, 0.0)[1]
     geometry = (shape.stride, shape.padding, shape.dilation, shape.groups, False)
     for add, mask, act in itertools.product((None, branch), (None, bits), (IDENTITY, RELU, LEAKY)):
         check_batch_norm_gradient((dy, w, add, y, *bn, mask, act, 0.5, *geometry))
+    for act in (IDENTITY, RELU, LEAKY):
+        before, after = (*bn[2:], act, 0.5), (d.vector(shape.k), d.vector(shape.k), None, act, 0.5)
+        for args in ((branch, w, *before, *PLAIN), (branch, w, *NO_PROLOGUE, *after)):
+            want = reference.conv_fwd(*map(as_double, (*args, *geometry)))
+            assert torch.equal(OPS.conv_fwd(*args, *geometry), want.to(dtype))
 
 
-@pytest.mark.parametrize("parts", [3, 5, 8])
+# Channels by the parts of a filter gradient: one a group, which is not for the tensor cores; the
+# last of them in each of the four that a thread has, 32 apart.
+PARTS = {2: 6, 3: 38, 5: 70, 8: 230}
+
+
+@pytest.mark.parametrize("parts", PARTS)
 @pytest.mark.parametrize("dtype", [*DTYPES, torch.float64], ids=str)
 def test_parts_of_generic_filter_gradients(dtype, parts, rng):
-    """A part has 256 pixels; one channel a group is not for the tensor cores."""
-    d, shape = Draw(rng, (dtype, "nhwc"), True), ConvShape(1, 6, 16, 16 * parts, 6, 1, 1, groups=6)
+    """A part has 256 pixels."""
+    d, c = Draw(rng, (dtype, "nhwc"), True), PARTS[parts]
+    shape = ConvShape(1, c, 16, 16 * parts, c, 1, 1, groups=c)
     dy, x = d.activation(shape.y_size), d.activation(shape.x_size)
     geometry = (shape.stride, shape.padding, shape.dilation, shape.groups, False)
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     for w_dtype in {dtype, wide}:
         w = torch.zeros(shape.w_size, dtype=w_dtype)
-        args = (dy, x, w, d.vector(6), d.vector(6), LEAKY, 0.5, *geometry)
+        args = (dy, x, w, d.vector(c), d.vector(c), LEAKY, 0.5, *geometry)
         want = reference.conv_wgrad(*map(as_double, args))
         assert torch.equal(OPS.conv_wgrad(*args), want.to(w_dtype))
 
@@ -154,13 +174,20 @@ def test_statistics_of_many_rows(dtype, layout, rng):
     check_statistics(x)
 
 
+# Of numbers around 800; bf16's are 4 apart there, fp16's 1/2.
+UNITS = {torch.float32: 2**-13, torch.float16: 0.5, torch.bfloat16: 4, torch.float64: 2**-42}
+
+
 @pytest.mark.parametrize("layout", MANY_ROWS)
-def test_statistics_of_many_rows_far_from_zero(layout, rng):
-    """Mean / std = 10^6: a mean that loses its second part costs M2 half of its digits."""
+@pytest.mark.parametrize("dtype", UNITS, ids=str)
+def test_statistics_of_many_rows_far_from_zero(dtype, layout, rng):
+    """Mean / std of 10^6 in fp32: a mean without its second part costs M2 half of its digits, and
+    so does, with few digits too, a sum that is not of differences from about the mean."""
     n, c, h, w = MANY_ROWS[layout]
-    x = torch.randint(-8, 9, (n, c, h, w), generator=rng) * 2.0**-13
-    x += torch.linspace(0, 24, n * h).round().view(n, 1, h, 1) * 2.0**-13
-    check_statistics((x + 1000).contiguous(memory_format=FORMATS[layout]))
+    x = torch.randint(-8, 9, (n, c, h, w), generator=rng).double()
+    x += torch.linspace(0, 24, n * h).round().view(n, 1, h, 1)
+    x = (x * UNITS[dtype] + 800).to(dtype)
+    check_statistics(x.contiguous(memory_format=FORMATS[layout]))
 
 
 @pytest.mark.parametrize("layout", MANY_ROWS)
