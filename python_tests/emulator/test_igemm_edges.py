@@ -104,6 +104,21 @@ def backward(d: Draw, name: str, shape: ConvShape, odd: int) -> None:
         check_batch_norm_gradient((dy, w, branch, y, *bn, mask, LEAKY, 0.5, *geo))
 
 
+@pytest.mark.parametrize("variant", VARIANTS, ids="-".join)
+def test_statistics_of_small_numbers(variant, rng, monkeypatch):
+    """M2 of less than one."""
+    name, tile, addressing = variant
+    monkeypatch.setenv("RNK_CUDA_TILE", tile)
+    d, shape = draw(rng, name), rows_and_columns(tile, addressing)[2]
+    x, w = aligned(d.activation(shape.x_size) / 256), d.activation(shape.w_size)
+    for before in (NONE, (torch.ones(shape.c), torch.zeros(shape.c), LEAKY, 0.5)):
+        y, (count, mean, m2) = OPS.conv_fwd_stats(x, w, *before, *geometry(shape, name))
+        want = reference.bn_stats(y.double())
+        assert (want[2] < 1).any()
+        for ours, exact in zip((count, mean, m2), want, strict=True):
+            assert torch.allclose(ours.double(), exact, rtol=1e-5, atol=1e-6)
+
+
 # nvcc unrolls the loops over taps by four.
 TAPS = [(1, 2), (3, 4), (6, 5), (8, 7), (5, 8)]
 
