@@ -73,10 +73,13 @@ ENDS = {
 @pytest.mark.parametrize("columns", ENDS)
 @pytest.mark.parametrize("name", OPERANDS)
 def test_rows_and_columns(name, columns, rng):
-    """With rows that end in each eight of a tile, and depth in each piece of a chunk."""
+    """With rows that end in each eight of a tile, depth in each piece of a chunk and of many chunks
+    of a filter behind which there is no memory."""
     for i, end in enumerate(ENDS[columns]):
         rows = 9 * i + 1 + 64 * (i % 2)
         check(name, columns, ConvShape(1, end, 1, rows, 8 * (i + 1), 1, 1), rng)
+        if end % 2 == 0:
+            check(name, columns, ConvShape(1, end, 1, rows // 2 + 30, 192, 1, 1), rng)
 
 
 def check(name: str, columns: int, shape: ConvShape, rng: torch.Generator) -> None:

@@ -43,17 +43,23 @@ def rows_and_columns(tile: str, addressing: str) -> list[ConvShape]:
     columns = [2, 9, 27, 30, 47, 52, 61, 64]
     if tile == "128x128":
         columns = [k + 64 * (i % 2) for i, k in enumerate(columns)]
+    by_elements = addressing in ("gather", "window")
+    taps, step = 1 if addressing == "pointwise" else 3, 2 if addressing == "gather" else 1
+    around = {"padding": (0, taps // 2 * step), "dilation": (1, step)}
     found = []
     for i, k in enumerate(columns):
-        c = 9 * i + 1 if addressing in ("gather", "window") else 8 * (i + 1)
-        taps, step = 1 if addressing == "pointwise" else 3, 2 if addressing == "gather" else 1
-        around = {"padding": (0, taps // 2 * step), "dilation": (1, step)}
+        c = 9 * i + 1 if by_elements else 8 * (i + 1)
         found.append(ConvShape(1, c, 1, 18 * i + 1, k, 1, taps, **around))
-    # Rows and odd columns whose mask ends with a whole byte; groups where the kernels have them;
-    # pixels that are not neighbours in a gradient.
+    # Rows and odd columns whose mask ends with a whole byte.
     found.append(found[-2]._replace(w=40))
-    if addressing in ("pointwise", "convolution"):
-        found.append(found[-1]._replace(c=48, k=48, groups=2))
+    # Many chunks, where rows and columns end in each quarter of a tile; past the filter is no memory.
+    m, n = map(int, tile.split("x"))
+    for i in range(1, 5):
+        c = 192 - by_elements
+        found.append(ConvShape(1, c, 1, i * m // 4 - 2, i * n // 4 - 2, 1, taps, **around))
+    # Groups where the kernels have them; pixels that are not neighbours in a gradient.
+    if not by_elements:
+        found.append(found[8]._replace(c=48, k=64, groups=2))
     if addressing == "pointwise":
         found.append(ConvShape(3, 40, 5, 11, 40, 1, 1, (2, 3)))
     return found
@@ -194,7 +200,7 @@ def filter_gradient(
 
 
 @pytest.mark.parametrize("prologue", [False, True], ids=["plain", "prologue"])
-@pytest.mark.parametrize("size", [(128, 16), (24, 8), (24, 5), (7, 5)], ids=str)
+@pytest.mark.parametrize("size", [(136, 16), (40, 24), (8, 8), (40, 5), (7, 5)], ids=str)
 @pytest.mark.parametrize("name", OPERANDS)
 def test_filter_gradient_at_every_border(name, size, prologue, rng):
     """Every pixel of many chunks lies at a border, three in four at two."""

@@ -161,6 +161,8 @@ def test_parts_of_generic_filter_gradients(dtype, parts, rng):
 # A thread of bn_stats sums blocks of 32 rows; 24 blocks of 256 threads share all rows. A plane ends
 # in each of the rows that nvcc unrolls.
 MANY_ROWS = {"nhwc": (1, 768, 35, 64), "nchw": (45, 24, 15, 25)}
+# Three rows a thread, some four.
+FEW_ROWS = {"nhwc": (1, 768, 1, 98), "nchw": (4, 24, 13, 15)}
 
 
 @pytest.mark.parametrize("layout", MANY_ROWS)
@@ -178,12 +180,13 @@ def test_statistics_of_many_rows(dtype, layout, rng):
 UNITS = {torch.float32: 2**-20, torch.float16: 2**-8, torch.bfloat16: 2**-5, torch.float64: 2**-49}
 
 
+@pytest.mark.parametrize("sizes", [MANY_ROWS, FEW_ROWS], ids=["many", "few"])
 @pytest.mark.parametrize("layout", MANY_ROWS)
 @pytest.mark.parametrize("dtype", UNITS, ids=str)
-def test_statistics_of_many_rows_far_from_zero(dtype, layout, rng):
+def test_statistics_far_from_zero(dtype, layout, sizes, rng):
     """Mean / std of 10^6 in fp32: a mean without its second part costs M2 half of its digits, and
     so does, with few digits too, a sum that is not of differences from about the mean."""
-    n, c, h, w = MANY_ROWS[layout]
+    n, c, h, w = sizes[layout]
     x = torch.randint(-8, 9, (n, c, h, w), generator=rng).double()
     x += torch.linspace(0, 24, n * h).round().view(n, 1, h, 1)
     x = (x * UNITS[dtype] + 6.25).to(dtype)
