@@ -83,7 +83,8 @@ def test_finalize_without_running_statistics(rng, repro):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_finalize_of_no_channels(dtype):
-    *vectors, count = OPS.bn_finalize(torch.zeros(2, 3, 0, dtype=dtype), *[None] * 5, None, 0.1, 0.1)
+    stats = torch.zeros(2, 3, 0, dtype=dtype)
+    *vectors, count = OPS.bn_finalize(stats, *[None] * 6, 0.1, 1e-5)
     assert [v.shape for v in vectors] == [(0,)] * 4
     assert torch.equal(count, torch.zeros(1, dtype=dtype))
 

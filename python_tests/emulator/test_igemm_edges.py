@@ -52,7 +52,7 @@ def rows_and_columns(tile: str, addressing: str) -> list[ConvShape]:
         found.append(ConvShape(1, c, 1, 18 * i + 1, k, 1, taps, **around))
     # Rows and odd columns whose mask ends with a whole byte.
     found.append(found[-2]._replace(w=40))
-    # Many chunks, where rows and columns end in each quarter of a tile; past the filter is no memory.
+    # Many chunks of a filter behind which there is no memory, ends in each quarter of a tile.
     m, n = map(int, tile.split("x"))
     for i in range(1, 5):
         c = 192 - by_elements
@@ -262,7 +262,6 @@ def test_an_infinite_last_pixel(name, size, rng):
 def test_filters_of_more_elements_than_threads(name, rng):
     """4096 blocks of 256 threads pack a filter and add up its parts, then take a second turn."""
     d, shape = draw(rng, name), ConvShape(1, 1024, 1, 1, 1032, 1, 1)
-    dtype = OPERANDS[name][0]
     dy, x = aligned(d.activation(shape.y_size)), aligned(d.activation(shape.x_size))
     # Of the other order than the kernels', so that what they write is put in its place.
     w = d.activation(shape._replace(c=shape.k, k=shape.c).w_size).transpose(0, 1)
