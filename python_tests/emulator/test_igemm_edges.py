@@ -203,11 +203,13 @@ def filter_gradient(
 @pytest.mark.parametrize("size", [(136, 16), (40, 24), (8, 8), (40, 5), (7, 5)], ids=str)
 @pytest.mark.parametrize("name", OPERANDS)
 def test_filter_gradient_at_every_border(name, size, prologue, rng):
-    """Every pixel of many chunks lies at a border, three in four at two."""
+    """Every pixel of many chunks lies at a border, three in four at two; groups of such filters."""
     d, (k, c) = draw(rng, name), size
     for n, h, w, dilation in ((29, 2, 3, 1), (24, 3, 2, 1), (24, 3, 3, 2)):
         shape = ConvShape(n, c, h, w, k, 3, 3, (1, 1), (dilation, dilation), (dilation, dilation))
         filter_gradient(d, name, shape, torch.float32, prologue)
+    groups = shape._replace(n=5, c=2 * c, k=2 * k, groups=2)
+    filter_gradient(d, name, groups, torch.float32, prologue)
 
 
 def chunks(name: str, count: int) -> int:
