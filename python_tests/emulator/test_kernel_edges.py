@@ -214,6 +214,20 @@ def check_statistics(x: Tensor) -> None:
     assert ((m2 - exact[2]).abs() <= 8 * eps * exact[2]).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_more_parts_than_a_block_merges(dtype, rng, monkeypatch):
+    """276 parts of 32 pixels, and more channels than a block has columns."""
+    monkeypatch.setenv("RNK_CUDA_CONV", "generic")
+    d, shape = Draw(rng, (dtype, "nhwc"), True), ConvShape(1, 34, 91, 97, 34, 1, 1, groups=34)
+    geometry = (shape.stride, shape.padding, shape.dilation, shape.groups, False)
+    x, dy, w = (d.activation(size) for size in (shape.x_size, shape.y_size, shape.w_size))
+    x += torch.linspace(0, 100, shape.h).round().to(dtype)[:, None]
+    y, stats = OPS.conv_fwd_stats(x, w, *NO_PROLOGUE, *geometry)
+    for ours, exact in zip(stats, reference.bn_stats(y.double()), strict=True):
+        assert torch.allclose(ours.double(), exact, rtol=1e-6)
+    check_batch_norm_gradient((dy, w, None, x, *d.bn(shape.c), None, LEAKY, 0.5, *geometry))
+
+
 @pytest.mark.parametrize("groups", [2, 3, 4, 5, 9])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_many_groups_of_statistics(dtype, groups, rng, repro):
