@@ -86,3 +86,20 @@ def test_windows_without_a_tap(case, rng):
             assert (z == -torch.inf).all()
         dx = OPS.max_pool_bwd(torch.ones_like(z), indices, x.shape, kernel, one, padding, dilation)
         assert not dx.any()
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: f"{str(c[0])[6:]}-{c[1]}")
+def test_pixels_behind_the_last_window(case, rng, repro):
+    """They lie in the one that would follow: no gradient."""
+    n, channels, *_ = size_of(*case)
+    x = activation((n + 1, channels, 8, 10), case, rng)
+    window = ((3, 3), (2, 2), (0, 0))
+    z, indices = reference.max_pool_fwd(x, None, None, 0, 0.0, *window, (1, 1), False)
+    dz = activation(z.shape, case, rng)
+    dx = OPS.max_pool_bwd(dz, indices, x.shape, *window, (1, 1))
+    assert same(dx, reference.max_pool_bwd(dz, indices, x.shape, *window, (1, 1)))
+    args = (x.shape, *window, False, True)
+    dx, plain = OPS.avg_pool_bwd(dz, *args), reference.avg_pool_bwd(dz, *args)
+    exact = reference.avg_pool_bwd(dz.double(), *args)
+    assert_close_to_oracle(dx, exact, plain, 9, name="dx", repro=repro)
+    assert not dx[:, :, -1].any() and not dx[..., -1].any()
