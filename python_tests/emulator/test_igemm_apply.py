@@ -82,6 +82,21 @@ def test_rows_and_columns(name, columns, rng):
             check(name, columns, ConvShape(1, end, 1, rows // 2 + 30, 192, 1, 1), rng)
 
 
+@pytest.mark.parametrize("columns", ENDS)
+@pytest.mark.parametrize("name", OPERANDS)
+def test_infinite_filters_stay_in_their_columns(name, columns, rng):
+    """What lies behind a row's end is another row: not even a product with zero comes of it."""
+    d = Draw(rng, (OPERANDS[name][0], "nhwc"), True)
+    for k in (40, 192):
+        shape = ConvShape(1, columns - 2, 1, 70, k, 1, 1)
+        (*following, w), geometry = arguments(d, shape, name)
+        w[:, ::2] = torch.inf
+        args = (*following, w, None, list(shape.x_size), *geometry)
+        dx, _ = OPS.conv_apply_dgrad(*args)
+        want, _ = reference.conv_apply_dgrad(*map(as_double, args))
+        assert torch.equal(dx[:, 1::2], want[:, 1::2].to(dx.dtype))
+
+
 def check(name: str, columns: int, shape: ConvShape, rng: torch.Generator) -> None:
     """With a branch and without, and on through a batch norm by its values and by the mask."""
     d = Draw(rng, (OPERANDS[name][0], "nhwc"), True)

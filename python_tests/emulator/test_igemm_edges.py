@@ -125,6 +125,39 @@ def test_statistics_of_small_numbers(variant, rng, monkeypatch):
             assert torch.allclose(ours.double(), exact, rtol=1e-5, atol=1e-6)
 
 
+def stays(ours: Tensor, exact: Tensor) -> bool:
+    """Exact where it is finite, and not finite where that is not."""
+    finite = exact.isfinite()
+    return torch.equal(ours.isfinite(), finite) and equal(ours[finite], exact[finite])
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids="-".join)
+def test_infinities_stay_in_their_rows_and_columns(variant, rng, monkeypatch):
+    """What lies behind a row's end is another row: not even a product with zero comes of it."""
+    name, tile, addressing = variant
+    monkeypatch.setenv("RNK_CUDA_TILE", tile)
+    d, shapes = draw(rng, name), rows_and_columns(tile, addressing)
+    for shape in (shapes[4], shapes[11]):
+        x, w, geo = (
+            aligned(d.activation(shape.x_size)),
+            d.activation(shape.w_size),
+            geometry(shape, name),
+        )
+        before = (torch.ones(shape.c), torch.zeros(shape.c), LEAKY, 0.5)
+        infinite_x, infinite_w = x.clone(), w.clone()
+        infinite_x[..., ::7] = infinite_w[::2] = torch.inf
+        for args, prologue in itertools.product(((infinite_x, w), (x, infinite_w)), (NONE, before)):
+            args = (*args, *prologue, *PLAIN, *geo)
+            assert stays(OPS.conv_fwd(*args), reference.conv_fwd(*map(as_double, args))), shape
+        back = transposed(shape)
+        dy, w = aligned(d.activation(back.y_size)), d.activation(back.w_size)
+        infinite_dy, infinite_w = dy.clone(), w.clone()
+        infinite_dy[..., ::7] = infinite_w[:, ::2] = torch.inf
+        for args in ((infinite_dy, w), (dy, infinite_w)):
+            args = (*args, None, list(back.x_size), *geo)
+            assert stays(OPS.conv_dgrad(*args), reference.conv_dgrad(*map(as_double, args))), back
+
+
 # nvcc unrolls the loops over taps by four.
 TAPS = [(1, 2), (3, 4), (6, 5), (8, 7), (5, 8)]
 
