@@ -11,6 +11,7 @@ import click
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 PROVIDERS = ("fused", "eager", "eager_channels_last", "compile")
+INFERENCE = ("compile_freezing", "onnxruntime", "openvino")
 OPTIONS = (
     click.option("--model", default="resnet50", help="Name in resnet_kernels.models."),
     click.option("--batch-size", type=click.IntRange(1), default=16),
