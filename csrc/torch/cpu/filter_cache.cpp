@@ -38,7 +38,7 @@ int64_t served = 0;
 template <typename T>
 T ask(const char* op, const Tensor& t) {
   StableIValue stack[1] = {torch::stable::detail::from(t)};
-  STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher(op, "", stack, TORCH_ABI_VERSION));
+  RNK_CHECK_STATUS(torch_call_dispatcher(op, "", stack, TORCH_ABI_VERSION));
   return torch::stable::detail::to<T>(stack[0]);
 }
 
