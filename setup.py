@@ -17,23 +17,16 @@ ROOT = Path(__file__).parent.resolve()
 sys.path.insert(0, str(ROOT))
 from csrc import toolchain  # noqa: E402
 
-# The oldest supported torch: its stable ABI is what the libraries are compiled against.
-TORCH_TARGET_VERSION = "0x020a000000000000"
-
 
 def compile_rules(
     cxx: str, includes: list[str], libtorch: str, cuda: "toolchain.Cuda | None"
 ) -> list[str]:
     """The ninja rules `cxx`, `nvcc` and `link`."""
     include_flags = " ".join(f"-isystem {path}" for path in includes)
-    common = f"-std=c++17 -O3 -DNDEBUG -DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION}"
-    hidden = "-fPIC -fvisibility=hidden -fno-math-errno -fno-trapping-math -Wall -Wextra"
     rules = [
-        f"rule cxx\n command = {cxx} -MD -MF $out.d {common} {hidden} $flags {include_flags} -c $in"
-        " -o $out\n depfile = $out.d\n deps = gcc",
-        # libtorch.so names libtorch_cpu and, where there is one, libtorch_cuda as its dependencies.
-        f"rule link\n command = {cxx} -shared $in -Wl,--no-as-needed -L{libtorch} -ltorch"
-        " -ltorch_cpu -Wl,--exclude-libs,ALL $flags -o $out",
+        f"rule cxx\n command = {cxx} -MD -MF $out.d {toolchain.CXX_FLAGS} $flags {include_flags}"
+        " -c $in -o $out\n depfile = $out.d\n deps = gcc",
+        f"rule link\n command = {cxx} -shared $in -L{libtorch} {toolchain.LINK_FLAGS} $flags -o $out",
     ]
     if cuda:
         archs = " ".join(f"-gencode arch=compute_{a},code=sm_{a}" for a in cuda.archs)

@@ -14,6 +14,13 @@ import sysconfig
 from pathlib import Path
 
 DEFAULT_ARCHS = ("80", "90")
+# The oldest supported torch: its stable ABI is what the libraries are compiled against.
+CXX_FLAGS = (
+    "-std=c++17 -O3 -DNDEBUG -DTORCH_TARGET_VERSION=0x020a000000000000 -fPIC -fvisibility=hidden"
+    " -fno-math-errno -fno-trapping-math -Wall -Wextra"
+)
+# libtorch.so names libtorch_cpu and, where there is one, libtorch_cuda as its dependencies.
+LINK_FLAGS = "-Wl,--no-as-needed -ltorch -ltorch_cpu -Wl,--exclude-libs,ALL"
 # Of every nvcc command: the language, and that a kernel which spills registers is an error.
 NVCC_LANGUAGE = "-std=c++17 -O3"
 NVCC_CHECKS = "-Xptxas -warn-spills -Werror all-warnings"

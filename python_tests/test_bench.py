@@ -10,10 +10,11 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from resnet_kernels.bench import gate, memory, step
+from resnet_kernels.bench import engines, gate, memory, step
 from resnet_kernels.bench.timing import interleave, quantiles
 from resnet_kernels.bench.workload import Case, Workload, create_model
 from resnet_kernels.cli import main
+from resnet_kernels.training.errors import UserError
 
 CASE = Case("resnet8", batch=4, size=16, classes=10, channels=1)
 
@@ -165,7 +166,9 @@ def test_peak_of_a_step_holds_what_is_saved() -> None:
 def test_rows(what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "rows.csv"
     options = ["--model", "resnet8", "--batch-size", "4", "--size", "16", "--device", "cpu"]
-    options += ["--reps", "3", "--warmup", "1", "--no-compile", "--no-peak", "--csv", str(path)]
+    options += ["--reps", "3", "--warmup", "1", "--no-peak", "--csv", str(path)]
+    for provider in ("fused", "eager", "eager_channels_last"):
+        options += ["--provider", provider]
     for _ in range(2):
         assert main(["bench", what, *options]) == 0
     with path.open() as file:
@@ -179,10 +182,38 @@ def test_rows(what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         assert row["torch"] == torch.__version__
     assert min(float(r["time_ratio"]) for r in rows[:3] if r["provider"] != "fused") == 1
     output = capsys.readouterr().out
-    assert "fused / best eager" in output
+    assert "fused / best eager" in output and "fused / best of all" in output
     for row in rows[3:]:
         assert row["provider"] in output
         assert row["p50_ms"] in output
+
+
+@pytest.mark.parametrize("engine", engines.installed())
+def test_engines_run_the_stock_network(engine: str) -> None:
+    case = Case("resnet8", batch=3, size=16, classes=10, train=False)
+    work, stock = Workload(engine, case), create_model(case, False)
+    with torch.no_grad():
+        expected = stock(work.images)
+    found = torch.as_tensor(engines.prepare(engine, stock, work.images)())
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_compile_with_freezing_runs_the_stock_network() -> None:
+    case = Case("resnet8", batch=3, size=16, classes=10, train=False)
+    work = Workload("compile_freezing", case)
+    with torch.no_grad():
+        expected = create_model(case, False)(work.images)
+        torch.testing.assert_close(work.model(work.images), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_engines_are_for_inference(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "step", "--provider", "onnxruntime"]) == 2
+    assert "for bench infer alone" in capsys.readouterr().err
+
+
+def test_a_missing_engine_is_named() -> None:
+    with pytest.raises(UserError, match="pip install nonesuch"):
+        engines.prepare("nonesuch", nn.Identity(), torch.zeros(1))
 
 
 def test_no_numbers_after_a_failed_gate(tmp_path: Path) -> None:

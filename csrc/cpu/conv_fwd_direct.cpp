@@ -16,4 +16,12 @@ void conv_fwd_direct(const ConvFwdParams& params, ParallelFor parallel_for) {
   RNK_CALL_BEST_ISA(conv_fwd_direct, params, parallel_for);
 }
 
+int64_t conv_fwd_direct_floats(const ConvShape& shape) {
+  RNK_CALL_BEST_ISA(conv_fwd_direct_floats, shape);
+}
+
+void conv_fwd_direct_pack(const ConvFwdParams& params, float* packed, ParallelFor parallel_for) {
+  RNK_CALL_BEST_ISA(conv_fwd_direct_pack, params, packed, parallel_for);
+}
+
 }  // namespace rnk::cpu

@@ -13,6 +13,7 @@ inline GatherProblem fwd_problem(const ConvFwdParams& p) {
   problem.in = p.in;
   problem.filter = {p.w, p.w_strides.c, p.w_strides.k, p.w_strides.r, p.w_strides.s};
   problem.filter_group = problem.columns * p.w_strides.k;
+  problem.packed = p.packed;
   problem.out.out = p.y;
   problem.out.channels = s.k;
   problem.out.residual = p.residual;
@@ -21,6 +22,16 @@ inline GatherProblem fwd_problem(const ConvFwdParams& p) {
   problem.out.act = p.act;
   problem.out.slope = p.slope;
   return problem;
+}
+
+inline int64_t conv_fwd_direct_floats(const ConvShape& shape) {
+  ConvFwdParams p{};
+  p.shape = shape;
+  return GatherRun(fwd_problem(p)).packed_floats();
+}
+
+inline void conv_fwd_direct_pack(const ConvFwdParams& p, float* packed, ParallelFor parallel_for) {
+  GatherRun(fwd_problem(p)).pack_filter(packed, parallel_for);
 }
 
 inline void conv_fwd_direct(const ConvFwdParams& p, ParallelFor parallel_for) {

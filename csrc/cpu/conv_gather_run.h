@@ -37,6 +37,13 @@ class GatherRun {
     return pixels;
   }
 
+  // Of the packed filter; 0 where filters are read as they are.
+  int64_t packed_floats() const { return channelwise_ ? 0 : rows_->filter_floats; }
+  void pack_filter(float* packed, ParallelFor parallel_for) const {
+    RowsConvolution<EpilogueKind::kStore, PackIn::kPlain>(p_, *rows_, nullptr)
+        .pack_filter(packed, parallel_for);
+  }
+
   // partial [blocks][2][channels], for kinds that leave one.
   template <EpilogueKind kKind, PackIn kIn>
   void run(float* partial, ParallelFor parallel_for) const {

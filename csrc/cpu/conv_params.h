@@ -20,6 +20,7 @@ struct ConvFwdParams {
   const float* x;  // [N, H, W, C]
   const float* w;
   FilterStrides w_strides;
+  const float* packed;  // w by conv_fwd_pack, or null
   ConvPrologue in;
   const float* scale;     // [K], or null: 1
   const float* bias;      // [K], or null: 0

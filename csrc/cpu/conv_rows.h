@@ -24,6 +24,7 @@ struct GatherProblem {
   ConvPrologue in;
   FilterMatrix filter;   // of the first group
   int64_t filter_group;  // floats from one group's filter to the next
+  const float* packed;   // the filter of the one job there is, by pack_filter, or null
   EpilogueTensors out;
 };
 
@@ -134,12 +135,21 @@ class RowsConvolution {
     }
   }
 
+  // All of the filter: plan.filter_floats.
+  void pack_filter(float* packed, ParallelFor parallel_for) const {
+    for_each_panel(parallel_for, [&](const JobPlan& job, int64_t group, int64_t panel) {
+      pack_panel(job, group, panel, packed_panel(packed, job, group, panel));
+    });
+  }
+
  private:
   void run_by_rows(ParallelFor parallel_for) const {
-    float* filter = scratch(Scratch::kFilter, plan_.filter_floats);
-    for_each_panel(parallel_for, [&](const JobPlan& job, int64_t group, int64_t panel) {
-      pack_filter(job, group, panel, packed_panel(filter, job, group, panel));
-    });
+    const float* filter = p_.packed;
+    if (filter == nullptr) {
+      float* packed = scratch(Scratch::kFilter, plan_.filter_floats);
+      pack_filter(packed, parallel_for);
+      filter = packed;
+    }
     for_each_block(parallel_for, [&](const JobPlan& job, int64_t group, int64_t block) {
       multiply_block(filter, job, group, block);
     });
@@ -183,11 +193,11 @@ class RowsConvolution {
   }
 
   void multiply_columns(const float* a, const JobPlan& job, int64_t group, int64_t panel) const {
-    float* b = scratch(Scratch::kFilter, job.depth * kTileCols);
+    const float* b = p_.packed ? packed_panel(p_.packed, job, group, panel)
+                               : packed_panel_of(job, group, panel);
     float* c = scratch(Scratch::kOutput, job.block_rows * kTileCols);
     const int64_t stride = job.rows * kChunk;
     const int64_t last = (std::max<int64_t>(job.depth, 1) - 1) / kDepthBlock * kDepthBlock;
-    pack_filter(job, group, panel, b);
     for (int64_t block = 0; block < job.blocks; ++block) {
       const Block rows = rows_of(job, block);
       const float* from = a + rows.begin * kChunk;
@@ -209,7 +219,13 @@ class RowsConvolution {
     packer.pack(job.pieces, depth, depth + kDepthBlock, begin, end, to, chunk_stride);
   }
 
-  void pack_filter(const JobPlan& job, int64_t group, int64_t panel, float* to) const {
+  const float* packed_panel_of(const JobPlan& job, int64_t group, int64_t panel) const {
+    float* b = scratch(Scratch::kFilter, job.depth * kTileCols);
+    pack_panel(job, group, panel, b);
+    return b;
+  }
+
+  void pack_panel(const JobPlan& job, int64_t group, int64_t panel, float* to) const {
     FilterMatrix f = p_.filter;
     f.w += group * p_.filter_group + panel * kTileCols * f.column;
     const int64_t columns = std::min<int64_t>(kTileCols, p_.columns - panel * kTileCols);

@@ -13,6 +13,8 @@ bool winograd_serves(const ConvShape& shape);
 bool winograd_wgrad_serves(const ConvShape& shape);
 
 void conv_fwd_winograd(const ConvFwdParams& params, ParallelFor parallel_for);
+int64_t conv_fwd_winograd_floats(const ConvShape& shape);
+void conv_fwd_winograd_pack(const ConvFwdParams& params, float* packed, ParallelFor parallel_for);
 void conv_dgrad_winograd(const ConvDgradParams& params, ParallelFor parallel_for);
 void conv_wgrad_winograd(const ConvWgradParams& params, ParallelFor parallel_for);
 

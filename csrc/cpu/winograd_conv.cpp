@@ -30,6 +30,14 @@ void conv_fwd_winograd(const ConvFwdParams& params, ParallelFor parallel_for) {
   RNK_CALL_BEST_ISA(conv_fwd_winograd, params, parallel_for);
 }
 
+int64_t conv_fwd_winograd_floats(const ConvShape& shape) {
+  RNK_CALL_BEST_ISA(conv_fwd_winograd_floats, shape);
+}
+
+void conv_fwd_winograd_pack(const ConvFwdParams& params, float* packed, ParallelFor parallel_for) {
+  RNK_CALL_BEST_ISA(conv_fwd_winograd_pack, params, packed, parallel_for);
+}
+
 void conv_dgrad_winograd(const ConvDgradParams& params, ParallelFor parallel_for) {
   RNK_CALL_BEST_ISA(conv_dgrad_winograd, params, parallel_for);
 }

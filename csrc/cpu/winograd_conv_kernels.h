@@ -14,9 +14,28 @@ struct WinogradConv {
   ConvPrologue prologue;
   FilterView filter;
   EpilogueTensors out;
-  float* partial;   // [blocks, kPartialRows, columns], or null
-  int64_t* counts;  // [blocks] outputs of each, with partial
+  const float* packed;  // the filter by pack_winograd, or null
+  float* partial;       // [blocks, kPartialRows, columns], or null
+  int64_t* counts;      // [blocks] outputs of each, with partial
 };
+
+inline int64_t winograd_panel_floats(const WinogradShape& s) {
+  return kFrequencies * s.depth * kTileCols;
+}
+
+inline int64_t winograd_panels(const WinogradShape& s) {
+  return (s.columns + kTileCols - 1) / kTileCols;
+}
+
+// All panels of the filter, as [panel][frequency][depth][kTileCols].
+inline void pack_winograd(const WinogradShape& s, const FilterView& filter, float* u,
+                          ParallelFor parallel_for) {
+  parallel_tasks(parallel_for, winograd_panels(s), [&](int64_t panel, int64_t end) {
+    for (; panel < end; ++panel) {
+      pack_winograd_panel(filter, s.depth, s.columns, panel, u + panel * winograd_panel_floats(s));
+    }
+  });
+}
 
 // The products of a panel of columns: v [frequency][chunk][tile][kChunk] times
 // u [frequency][depth][kTileCols] = m [frequency][tile][kTileCols]. Calls meanwhile(f) between
@@ -77,7 +96,7 @@ void winograd_block(const WinogradConv& conv, const WinogradPlan& plan, int64_t 
   float* partial = conv.partial ? conv.partial + block * kPartialRows * s.columns : nullptr;
   for (int64_t panel = first_panel; panel < last_panel; ++panel) {
     winograd_products(s, tiles, panel_vectors(s.columns, panel), layout, v,
-                      u + panel * kFrequencies * s.depth * kTileCols, m, m_stride);
+                      u + panel * winograd_panel_floats(s), m, m_stride);
     winograd_outputs<kKind>(conv, first, tiles, panel, m, m_stride, partial);
   }
 }
@@ -98,13 +117,12 @@ inline int64_t winograd_block_outputs(const WinogradShape& s, const WinogradPlan
 template <EpilogueKind kKind>
 void winograd_run(const WinogradConv& conv, const WinogradPlan& plan, ParallelFor parallel_for) {
   const WinogradShape& s = conv.shape;
-  const int64_t panel_floats = kFrequencies * s.depth * kTileCols;
-  float* u = scratch(Scratch::kFilter, plan.panels * panel_floats);
-  parallel_tasks(parallel_for, plan.panels, [&](int64_t panel, int64_t end) {
-    for (; panel < end; ++panel) {
-      pack_winograd_panel(conv.filter, s.depth, s.columns, panel, u + panel * panel_floats);
-    }
-  });
+  const float* u = conv.packed;
+  if (u == nullptr) {
+    float* packed = scratch(Scratch::kFilter, plan.panels * winograd_panel_floats(s));
+    pack_winograd(s, conv.filter, packed, parallel_for);
+    u = packed;
+  }
   const int64_t groups = plan.panel_groups;
   parallel_tasks(parallel_for, plan.blocks * groups, [&](int64_t task, int64_t end) {
     for (; task < end; ++task) {
@@ -121,7 +139,7 @@ void winograd_run(const WinogradConv& conv, const WinogradPlan& plan, ParallelFo
 inline void conv_fwd_winograd(const ConvFwdParams& p, ParallelFor parallel_for) {
   const WinogradShape s = forward_shape(p.shape);
   const WinogradPlan plan = winograd_plan(s, kTileRows, kTileCols);
-  WinogradConv conv{s, p.x, p.in, forward_filter(p.w, p.w_strides), {}, nullptr, nullptr};
+  WinogradConv conv{s, p.x, p.in, forward_filter(p.w, p.w_strides), {}, p.packed, nullptr, nullptr};
   conv.out = {p.y,   s.columns, p.residual, p.scale, p.bias,
               p.act, p.slope,   nullptr,    nullptr, nullptr};
   if (p.stats) {
@@ -137,10 +155,21 @@ inline void conv_fwd_winograd(const ConvFwdParams& p, ParallelFor parallel_for) 
   winograd_run<EpilogueKind::kStore>(conv, plan, parallel_for);
 }
 
+inline int64_t conv_fwd_winograd_floats(const ConvShape& shape) {
+  const WinogradShape s = forward_shape(shape);
+  return winograd_panels(s) * winograd_panel_floats(s);
+}
+
+inline void conv_fwd_winograd_pack(const ConvFwdParams& p, float* packed,
+                                   ParallelFor parallel_for) {
+  pack_winograd(forward_shape(p.shape), forward_filter(p.w, p.w_strides), packed, parallel_for);
+}
+
 inline void conv_dgrad_winograd(const ConvDgradParams& p, ParallelFor parallel_for) {
   const WinogradShape s = transposed_shape(p.shape);
   const WinogradPlan plan = winograd_plan(s, kTileRows, kTileCols);
-  WinogradConv conv{s, p.dy, {}, transposed_filter(p.w, p.w_strides), {}, nullptr, nullptr};
+  WinogradConv conv{s,       p.dy,    {},     transposed_filter(p.w, p.w_strides), {},
+                    nullptr, nullptr, nullptr};
   if (!p.y_prev) {
     conv.out = {p.dx, s.columns, p.branch, nullptr, nullptr, Act::kIdentity, 0, {}, {}, {}};
     if (p.branch) return winograd_run<EpilogueKind::kAffine>(conv, plan, parallel_for);

@@ -38,7 +38,7 @@ inline Tensor aten_convolution(const Tensor& x, const Tensor& w, const OptionalT
                                     from(false),
                                     from(Ints{0, 0}),
                                     from(conv.groups)};
-  STABLE_TORCH_ERROR_CODE_CHECK(
+  RNK_CHECK_STATUS(
       torch_call_dispatcher("aten::convolution", "", stack.data(), TORCH_ABI_VERSION));
   return in_format(torch::stable::detail::to<Tensor>(stack[0]), x.scalar_type(), format);
 }
@@ -63,7 +63,7 @@ inline Tensor aten_convolution_backward(const Tensor& dy, const Tensor& x, const
                                      from(Ints{0, 0}),
                                      from(conv.groups),
                                      from(torch::headeronly::HeaderOnlyArrayRef<bool>(mask, 3))};
-  STABLE_TORCH_ERROR_CODE_CHECK(
+  RNK_CHECK_STATUS(
       torch_call_dispatcher("aten::convolution_backward", "", stack.data(), TORCH_ABI_VERSION));
   const Tensor dx = torch::stable::detail::to<Tensor>(stack[0]);
   const Tensor dw = torch::stable::detail::to<Tensor>(stack[1]);
@@ -76,7 +76,7 @@ inline Tensor aten_as_strided(const Tensor& t, const Tensor& like) {
   using torch::stable::detail::from;
   std::array<StableIValue, 4> stack{from(t), from(like.sizes()), from(like.strides()),
                                     from(std::nullopt)};
-  STABLE_TORCH_ERROR_CODE_CHECK(
+  RNK_CHECK_STATUS(
       torch_call_dispatcher("aten::as_strided", "", stack.data(), TORCH_ABI_VERSION));
   return torch::stable::detail::to<Tensor>(stack[0]);
 }

@@ -21,7 +21,7 @@ struct DeviceScope {
   Context context() const {
     return [](int64_t begin, int64_t end, int64_t grain, void (*body)(int64_t, int64_t, void*),
               void* data) {
-      STABLE_TORCH_ERROR_CODE_CHECK(torch_parallel_for(begin, end, grain, body, data));
+      RNK_CHECK_STATUS(torch_parallel_for(begin, end, grain, body, data));
     };
   }
   void check_launch(const char*) const {}
@@ -52,7 +52,7 @@ struct DeviceScope {
   explicit DeviceScope(const Tensor& t) : index(t.get_device_index()), guard(index) {}
   Context context() const {
     void* stream = nullptr;
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(index, &stream));
+    RNK_CHECK_STATUS(aoti_torch_get_current_cuda_stream(index, &stream));
     return static_cast<cudaStream_t>(stream);
   }
   void check_launch(const char* op) const {

@@ -17,6 +17,13 @@
 #include "../emulator/register_range.h"
 #endif
 
+// Raises if a call of the stable ABI failed; newer headers have the form that tells why.
+#if defined(STABLE_TORCH_ERROR_CODE_CHECK)
+#define RNK_CHECK_STATUS(call) STABLE_TORCH_ERROR_CODE_CHECK(call)
+#else
+#define RNK_CHECK_STATUS(call) TORCH_ERROR_CODE_CHECK(call)
+#endif
+
 namespace rnk {
 
 using torch::headeronly::ScalarType;
@@ -123,8 +130,8 @@ inline void check_mask(const OptionalTensor& mask, const Tensor& like) {
 // The emulated launch may touch the tensor's storage and nothing else.
 inline void* device_ptr(const Tensor& t) {
   int64_t bytes = 0, offset = 0;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_size(t.get(), &bytes));
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_offset(t.get(), &offset));
+  RNK_CHECK_STATUS(aoti_torch_get_storage_size(t.get(), &bytes));
+  RNK_CHECK_STATUS(aoti_torch_get_storage_offset(t.get(), &offset));
   auto* data = static_cast<char*>(t.data_ptr());
   if (data) emu::register_range(data - offset * t.element_size(), bytes, "a tensor");
   return data;

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from ..ops import library
 from ..training.network import create_network
+from . import engines
 from .timing import captured
 
 # Fused networks by provider: the backend of their ops, None for the default one.
@@ -19,6 +20,9 @@ FUSED = {"fused": None, "fused_triton": "triton"}
 EAGER = ("eager", "eager_channels_last")
 # Without CUDA graphs of its own: `Case.graph` captures every provider alike.
 COMPILED = {"compile": "default", "compile_max_autotune": "max-autotune-no-cudagraphs"}
+# For inference alone.
+FREEZING = "compile_freezing"
+INFERENCE = (FREEZING, *engines.ENGINES)
 DTYPES = {
     "fp32": torch.float32,
     "tf32": torch.float32,
@@ -104,13 +108,18 @@ class Workload:
         if torch.device(case.device).type == "cuda":
             torch.backends.cudnn.benchmark = True  # stock PyTorch at its best
         self.images, self.labels = case.inputs()
-        if provider != "eager":
+        if provider not in ("eager", *engines.ENGINES):
             model = model.to(memory_format=torch.channels_last)
             self.images = self.images.contiguous(memory_format=torch.channels_last)
         self.module = model
         self.model = model
         if provider in COMPILED:
             self.model = torch.compile(model, mode=COMPILED[provider])
+        if provider == FREEZING:
+            self.model = torch.compile(model, options={"freezing": True})
+        self._engine = None
+        if provider in engines.ENGINES:
+            self._engine = engines.prepare(provider, model, self.images)
         self.optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
 
     def call(self) -> Callable[[], object]:
@@ -119,6 +128,9 @@ class Workload:
 
     def run(self) -> None:
         """A training step (forward, loss, backward, SGD), or a forward without gradients."""
+        if self._engine is not None:
+            self._engine()
+            return
         with on_backend(self._backend):
             if not self.case.train:
                 with torch.inference_mode(), self.case.arithmetic():

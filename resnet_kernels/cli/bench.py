@@ -11,6 +11,8 @@ import click
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 PROVIDERS = ("fused", "eager", "eager_channels_last", "compile")
+# Baselines of inference: torch.compile with constant weights, and engines outside PyTorch.
+FREEZING, ENGINES = "compile_freezing", ("onnxruntime", "openvino")
 OPTIONS = (
     click.option("--model", default="resnet50", help="Name in resnet_kernels.models."),
     click.option("--batch-size", type=click.IntRange(1), default=16),
@@ -22,7 +24,12 @@ OPTIONS = (
     click.option("--reps", type=click.IntRange(1), default=15),
     click.option("--warmup", type=click.IntRange(0), default=3),
     click.option(
-        "--provider", "providers", multiple=True, type=click.Choice(PROVIDERS), default=PROVIDERS
+        "--provider",
+        "providers",
+        multiple=True,
+        type=click.Choice((*PROVIDERS, FREEZING, *ENGINES)),
+        help="[default: fused, eager, eager_channels_last, compile; infer: compile_freezing and "
+        "the engines that are installed, too]",
     ),
     click.option(
         "--compile/--no-compile", default=True, help="With torch.compile among the providers."
@@ -96,6 +103,7 @@ def _run(
     import torch
     from rich.console import Console
 
+    from ..bench import engines
     from ..bench.step import run
     from ..bench.workload import Case
     from ..training.run import pick_device
@@ -113,5 +121,10 @@ def _run(
         classes=num_classes or (10 if small else 1000),
         seed=seed,
     )
-    chosen = [name for name in dict.fromkeys(providers) if compile or name != "compile"]
+    if not providers:
+        providers = PROVIDERS if train else (*PROVIDERS, FREEZING, *engines.installed())
+    if train and not {*providers} <= {*PROVIDERS}:
+        raise click.UsageError(f"{FREEZING}, {', '.join(ENGINES)}: for bench infer alone")
+    without = () if compile else ("compile", FREEZING)
+    chosen = [name for name in dict.fromkeys(providers) if name not in without]
     return run(case, chosen, reps, warmup, peak, csv, Console())

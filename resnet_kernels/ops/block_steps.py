@@ -37,6 +37,7 @@ from .layers import (
     residual_for,
 )
 from .layout import conv_memory_format
+from .packed_filter import inference_filter
 
 LayerGrads = tuple[Tensor | None, ...]
 
@@ -152,7 +153,7 @@ def block_inference(
 
     def conv(h: Tensor, i: int, residual: Tensor | None, act: ActSpec) -> Tensor:
         affine = (states[i].scale, states[i].bias)
-        w = params.weights[i]
+        w = inference_filter(ns, params.weights[i])
         return ns.conv_fwd(
             h, w, *NO_PROLOGUE, *affine, residual_for(residual, h, w), *act, *spec.layers[i].conv
         )

@@ -31,6 +31,7 @@ from .layers import (
 )
 from .layout import conv_memory_format
 from .library import namespace
+from .packed_filter import inference_filter
 
 
 class _ConvAct(torch.autograd.Function):
@@ -149,4 +150,5 @@ def run_conv_act(
         return apply(_ConvAct, ns, conv, act, x, residual, weight, bias)
     x = as_dense(x)
     residual = residual_for(residual, x, weight)
+    weight = inference_filter(ns, weight)
     return ns.conv_fwd(x, weight, *NO_PROLOGUE, None, bias, residual, *act, *conv)

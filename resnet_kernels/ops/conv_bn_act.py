@@ -28,6 +28,7 @@ from .layers import (
     wants_grad,
 )
 from .library import namespace
+from .packed_filter import inference_filter
 
 
 class _ConvBNAct(torch.autograd.Function):
@@ -152,6 +153,7 @@ def conv_bn_act_inference(
         residual = None if residual is None else dense_like(residual, y)
         return ns.bn_act_fwd(y, state.scale, state.bias, residual, None, None, *act)
     state = state_from_running(ns, spec.mode, params)
-    return ns.conv_fwd(
-        x, w, *NO_PROLOGUE, state.scale, state.bias, residual_for(residual, x, w), *act, *spec.conv
-    )
+    affine = (state.scale, state.bias)
+    residual = residual_for(residual, x, w)
+    w = inference_filter(ns, w)
+    return ns.conv_fwd(x, w, *NO_PROLOGUE, *affine, residual, *act, *spec.conv)

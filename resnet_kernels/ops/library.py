@@ -41,6 +41,13 @@ _triton_fills: set[str] = set()
 # The order of conv_fallback_calls in csrc/torch/conv_aten.cpp.
 _COMPILED_FALLBACKS = ("conv_fwd", "conv_fwd_stats", "conv_dgrad", "conv_dgrad_bn", "conv_wgrad")
 _compiled_calls_before: Counter[str] = Counter()
+# What the CPU library counts and keeps; csrc/torch/conv_aten.cpp, csrc/torch/cpu/filter_cache.cpp.
+_CPU_STATE = (
+    "conv_fallback_calls() -> int[]",
+    "keep_packed_filter(int address) -> ()",
+    "drop_packed_filter(int address) -> ()",
+    "packed_filters() -> int[]",
+)
 # Which CUDA kernel a forward convolution takes; csrc/torch/cuda/conv_choice.cpp.
 _CHOICE = (
     "conv_cuda_choice(int[] x_size, int[] w_size, int[2] stride, int[2] padding, int[2] dilation, "
@@ -100,7 +107,8 @@ def _define(namespace: str) -> None:
         torch.library.register_fake(f"{namespace}::{name}", FAKES[name], lib=library)
     library.define(_CHOICE)
     if namespace == NAMESPACES["native"]:
-        library.define("conv_fallback_calls() -> int[]")
+        for schema in _CPU_STATE:
+            library.define(schema)
     _libraries.append(library)
 
 

@@ -47,6 +47,7 @@ from .layers import (
 )
 from .layout import conv_memory_format
 from .library import namespace
+from .packed_filter import inference_filter
 
 
 class PreactSpec(NamedTuple):
@@ -280,4 +281,5 @@ def run_preact_block(x: Tensor, ns: Any, spec: PreactSpec, tensors: PreactTensor
     flat = tensors.flat()
     if wants_grad(x, *flat):
         return apply(_PreactBlock, ns, spec, x, *flat)
-    return _forward(ns, spec, as_dense(x), tensors)[0]
+    weights = [inference_filter(ns, w) for w in tensors.weights]
+    return _forward(ns, spec, as_dense(x), tensors._replace(weights=weights))[0]

@@ -6,6 +6,7 @@
 #include "../conv_aten.h"
 #include "../conv_run.h"
 #include "conv_own.h"
+#include "filter_cache.h"
 
 namespace rnk {
 namespace {
@@ -44,6 +45,8 @@ Tensor run_conv_fwd(const Tensor& x, const Tensor& w, const PrologueArgs& in,
   params->slope = static_cast<float>(out.slope);
   params->y = static_cast<float*>(device_ptr(y));
   const DeviceScope scope(x);
+  const std::shared_ptr<const float> packed = kept_filter(w, *params, scope.context());
+  params->packed = packed.get();
   launch::conv_fwd(*params, scope.context());
   return y;
 }

@@ -1,0 +1,126 @@
+// Which filters may be kept is said from outside, with their addresses: only their owner can tell
+// when the memory goes to something else (resnet_kernels/ops/packed_filter.py). Whether one has
+// changed since it was packed is told by its version, which torch counts up with every change in
+// place, and by a sample of its values, for changes through `.data`, numpy or another process.
+#include "filter_cache.h"
+
+#include <cstring>
+#include <mutex>
+#include <new>
+#include <unordered_map>
+
+namespace rnk {
+namespace {
+
+constexpr int64_t kSamples = 64;
+
+// All that the packed form depends on.
+struct FilterState {
+  int64_t version = -1;
+  int64_t sizes[4] = {}, strides[4] = {}, groups = 0, floats = 0;
+  uint32_t sample[kSamples] = {};
+
+  bool operator==(const FilterState& other) const {
+    return std::memcmp(this, &other, sizeof *this) == 0;
+  }
+};
+
+struct Kept {
+  int owners = 0;
+  FilterState state;
+  std::shared_ptr<float> packed;  // null: met once in this state
+};
+
+std::mutex mutex;
+std::unordered_map<const void*, Kept> filters;
+int64_t served = 0;
+
+template <typename T>
+T ask(const char* op, const Tensor& t) {
+  StableIValue stack[1] = {torch::stable::detail::from(t)};
+  RNK_CHECK_STATUS(torch_call_dispatcher(op, "", stack, TORCH_ABI_VERSION));
+  return torch::stable::detail::to<T>(stack[0]);
+}
+
+FilterState state_of(const Tensor& w, const ConvFwdParams& p, int64_t floats) {
+  FilterState state;
+  state.version = ask<int64_t>("aten::_version", w);
+  state.groups = p.shape.groups;
+  state.floats = floats;
+  for (int d = 0; d < 4; ++d) state.sizes[d] = w.size(d), state.strides[d] = w.stride(d);
+  const int64_t numel = w.numel();
+  for (int64_t i = 0; i < kSamples; ++i) {
+    // Spread over all dimensions: the step is rarely a multiple of one's size.
+    int64_t index = i * (numel - 1) / (kSamples - 1), offset = 0;
+    for (int d = 3; d >= 0; --d) {
+      offset += index % state.sizes[d] * state.strides[d];
+      index /= state.sizes[d];
+    }
+    std::memcpy(&state.sample[i], p.w + offset, sizeof(float));
+  }
+  return state;
+}
+
+std::shared_ptr<float> packed_filter(const ConvFwdParams& params, int64_t floats,
+                                     cpu::ParallelFor parallel_for) {
+  constexpr std::align_val_t kLine{64};
+  std::shared_ptr<float> packed(
+      static_cast<float*>(::operator new(floats * sizeof(float), kLine)),
+      [](float* p) { ::operator delete(p, std::align_val_t{64}); });
+  cpu::conv_fwd_pack(params, packed.get(), parallel_for);
+  return packed;
+}
+
+void keep_packed_filter(int64_t address) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  ++filters[reinterpret_cast<const void*>(address)].owners;
+}
+
+void drop_packed_filter(int64_t address) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  const auto found = filters.find(reinterpret_cast<const void*>(address));
+  if (found != filters.end() && --found->second.owners <= 0) filters.erase(found);
+}
+
+// Filters that are kept packed, their bytes, and calls served from them so far.
+Ints packed_filters() {
+  const std::lock_guard<std::mutex> lock(mutex);
+  Ints counts{0, 0, served};
+  for (const auto& [address, kept] : filters) {
+    if (!kept.packed) continue;
+    ++counts[0];
+    counts[1] += kept.state.floats * static_cast<int64_t>(sizeof(float));
+  }
+  return counts;
+}
+
+}  // namespace
+
+std::shared_ptr<const float> kept_filter(const Tensor& w, const ConvFwdParams& params,
+                                         cpu::ParallelFor parallel_for) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  const auto found = filters.find(params.w);
+  if (found == filters.end() || w.numel() == 0) return nullptr;
+  const ConvShape& s = params.shape;
+  if (s.n * s.p * s.q == 0 || ask<bool>("aten::is_inference", w)) return nullptr;
+  const int64_t floats = cpu::conv_fwd_packed_floats(s);
+  if (floats == 0) return nullptr;
+  Kept& kept = found->second;
+  const FilterState state = state_of(w, params, floats);
+  if (!(state == kept.state)) {
+    kept.state = state;
+    kept.packed.reset();
+    return nullptr;
+  }
+  if (!kept.packed) kept.packed = packed_filter(params, floats, parallel_for);
+  ++served;
+  return kept.packed;
+}
+
+}  // namespace rnk
+
+STABLE_TORCH_LIBRARY_IMPL(resnet_kernels, CompositeExplicitAutograd, m) {
+  m.impl("keep_packed_filter", TORCH_BOX(&rnk::keep_packed_filter));
+  m.impl("drop_packed_filter", TORCH_BOX(&rnk::drop_packed_filter));
+  m.impl("packed_filters", TORCH_BOX(&rnk::packed_filters));
+}
