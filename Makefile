@@ -7,7 +7,7 @@ PYTEST_FLAGS ?=
 MUTATE_FLAGS ?=
 GPU_FLAGS ?=
 
-.PHONY: demo test lint bench gpu abi wheel arches triton-arches sanitize fuzz mutate clean setup
+.PHONY: demo test lint bench gpu abi neon wheel arches triton-arches sanitize fuzz mutate clean setup
 
 # The main job: a fused ResNet trains on real scans of digits.
 demo: setup
@@ -35,6 +35,10 @@ gpu:
 # The one built binary on the oldest supported torch, on a CPU build and on the newest.
 abi: setup
 	$(BIN)/python tools/check_abi.py
+
+# The CPU kernels' tests on AArch64 under qemu-user; tools/check_neon.py says what it needs.
+neon: setup
+	$(BIN)/python tools/check_neon.py
 
 # A wheel, built from the source distribution and used with the sources hidden.
 wheel: setup

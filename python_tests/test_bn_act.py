@@ -58,9 +58,16 @@ def test_layouts(layout, rng, repro, backend):
         assert z.is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("eps, training", [(1e-3, True), (1e-3, False), (0.0, False)])
+@pytest.mark.parametrize("eps, training", [(1e-3, True), (1e-3, False), (1e-30, False)])
 def test_eps(eps, training, rng, repro, backend):
     check(rng, repro, backend, layer_tensors(rng, (3, 4, 5, 5)), training=training, eps=eps)
+
+
+def test_no_eps(rng, backend):
+    """Older torch refuses it."""
+    tensors = layer_tensors(rng, (3, 4, 5, 5))
+    none, least = (ops.bn_act(**tensors, eps=eps, backend=backend) for eps in (0.0, 1e-30))
+    assert torch.equal(none, least)
 
 
 def test_one_value_per_channel(rng, repro, backend):
