@@ -26,7 +26,8 @@ def compile_rules(
     rules = [
         f"rule cxx\n command = {cxx} -MD -MF $out.d {toolchain.CXX_FLAGS} $flags {include_flags}"
         " -c $in -o $out\n depfile = $out.d\n deps = gcc",
-        f"rule link\n command = {cxx} -shared $in -L{libtorch} {toolchain.LINK_FLAGS} $flags -o $out",
+        f"rule link\n command = {cxx} -shared $in -L{libtorch} {toolchain.LINK_FLAGS} $flags"
+        " -o $out",
     ]
     if cuda:
         archs = " ".join(f"-gencode arch=compute_{a},code=sm_{a}" for a in cuda.archs)

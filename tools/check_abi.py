@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from csrc import toolchain
+from csrc import toolchain  # noqa: E402
 
 INCLUDES = "from torch.utils.cpp_extension import include_paths; print(*include_paths())"
 REQUIREMENTS = {"oldest": "torch==2.10.*", "cpu": "torch==2.13.0", "newest": "torch"}

@@ -6,8 +6,8 @@ For a Debian 12 machine that knows the arm64 architecture:
     apt-get install qemu-user g++-aarch64-linux-gnu
 
 AArch64's Python, C library and torch go to .neon/; `python tools/check_neon.py [pytest options]`
-compiles the CPU library for it (4 minutes) and runs the tests that python_tests/test_cpu_isa.py runs
-for every instruction set of this processor.
+compiles the CPU library for it (4 minutes) and runs the tests that python_tests/test_cpu_isa.py
+runs for every instruction set of this processor.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "python_tests")]
-from test_cpu_isa import FILES, SELECTION
+from test_cpu_isa import FILES, SELECTION  # noqa: E402
 
-from csrc import toolchain
+from csrc import toolchain  # noqa: E402
 
 FOLDER = ROOT / ".neon"
 DEBIAN, SITE, PACKAGE = FOLDER / "debian", FOLDER / "site", FOLDER / "package"
@@ -33,11 +33,30 @@ PACKAGES = (
     *(f"{p}:arm64" for p in (f"python{PYTHON}-minimal", f"libpython{PYTHON}-minimal")),
     f"libpython{PYTHON}-stdlib:arm64",
     *(f"{p}:arm64" for p in ("libc6", "libgcc-s1", "libstdc++6", "libgomp1", "libcrypt1")),
-    *(f"{p}:arm64" for p in ("libexpat1", "zlib1g", "libffi8", "libssl3", "libbz2-1.0", "liblzma5")),
+    *(
+        f"{p}:arm64"
+        for p in ("libexpat1", "zlib1g", "libffi8", "libssl3", "libbz2-1.0", "liblzma5")
+    ),
 )
 # The last torch whose AArch64 wheel has no GPU in it, and what the tests import.
-WHEELS = "torch==2.10.* numpy pytest pluggy iniconfig packaging pygments typing_extensions sympy mpmath \
-networkx jinja2 markupsafe fsspec filelock setuptools".split()
+WHEELS = (
+    "torch==2.10.*",
+    "numpy",
+    "pytest",
+    "pluggy",
+    "iniconfig",
+    "packaging",
+    "pygments",
+    "typing_extensions",
+    "sympy",
+    "mpmath",
+    "networkx",
+    "jinja2",
+    "markupsafe",
+    "fsspec",
+    "filelock",
+    "setuptools",
+)
 
 
 def fetch_python() -> None:
@@ -81,7 +100,8 @@ def build() -> None:
         shutil.copytree(ROOT / name, PACKAGE / name, ignore=shutil.ignore_patterns("*.so"))
     shutil.copy(ROOT / "pyproject.toml", PACKAGE)
     library, libtorch = PACKAGE / "resnet_kernels/_cpu.so", SITE / "torch/lib"
-    link = [f"-L{libtorch}", f"-Wl,-rpath-link,{SITE / 'torch.libs'}", *toolchain.LINK_FLAGS.split()]
+    link = [f"-L{libtorch}", f"-Wl,-rpath-link,{SITE / 'torch.libs'}"]
+    link += toolchain.LINK_FLAGS.split()
     subprocess.check_call(
         [CXX, "-shared", *map(str, objects), *link, "-pthread", "-o", str(library)]
     )

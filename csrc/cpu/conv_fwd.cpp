@@ -11,8 +11,7 @@ void conv_fwd(const ConvFwdParams& params, ParallelFor parallel_for) {
 }
 
 int64_t conv_fwd_packed_floats(const ConvShape& shape) {
-  const auto floats =
-      winograd_serves(shape) ? conv_fwd_winograd_floats : conv_fwd_direct_floats;
+  const auto floats = winograd_serves(shape) ? conv_fwd_winograd_floats : conv_fwd_direct_floats;
   return floats(shape);
 }
 

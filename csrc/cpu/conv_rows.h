@@ -193,8 +193,8 @@ class RowsConvolution {
   }
 
   void multiply_columns(const float* a, const JobPlan& job, int64_t group, int64_t panel) const {
-    const float* b = p_.packed ? packed_panel(p_.packed, job, group, panel)
-                               : packed_panel_of(job, group, panel);
+    const float* b =
+        p_.packed ? packed_panel(p_.packed, job, group, panel) : packed_panel_of(job, group, panel);
     float* c = scratch(Scratch::kOutput, job.block_rows * kTileCols);
     const int64_t stride = job.rows * kChunk;
     const int64_t last = (std::max<int64_t>(job.depth, 1) - 1) / kDepthBlock * kDepthBlock;

@@ -168,8 +168,8 @@ inline void conv_fwd_winograd_pack(const ConvFwdParams& p, float* packed,
 inline void conv_dgrad_winograd(const ConvDgradParams& p, ParallelFor parallel_for) {
   const WinogradShape s = transposed_shape(p.shape);
   const WinogradPlan plan = winograd_plan(s, kTileRows, kTileCols);
-  WinogradConv conv{s,       p.dy,    {},     transposed_filter(p.w, p.w_strides), {},
-                    nullptr, nullptr, nullptr};
+  WinogradConv conv{s,  p.dy,    {},      transposed_filter(p.w, p.w_strides),
+                    {}, nullptr, nullptr, nullptr};
   if (!p.y_prev) {
     conv.out = {p.dx, s.columns, p.branch, nullptr, nullptr, Act::kIdentity, 0, {}, {}, {}};
     if (p.branch) return winograd_run<EpilogueKind::kAffine>(conv, plan, parallel_for);

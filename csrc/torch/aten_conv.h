@@ -38,8 +38,7 @@ inline Tensor aten_convolution(const Tensor& x, const Tensor& w, const OptionalT
                                     from(false),
                                     from(Ints{0, 0}),
                                     from(conv.groups)};
-  RNK_CHECK_STATUS(
-      torch_call_dispatcher("aten::convolution", "", stack.data(), TORCH_ABI_VERSION));
+  RNK_CHECK_STATUS(torch_call_dispatcher("aten::convolution", "", stack.data(), TORCH_ABI_VERSION));
   return in_format(torch::stable::detail::to<Tensor>(stack[0]), x.scalar_type(), format);
 }
 
@@ -76,8 +75,7 @@ inline Tensor aten_as_strided(const Tensor& t, const Tensor& like) {
   using torch::stable::detail::from;
   std::array<StableIValue, 4> stack{from(t), from(like.sizes()), from(like.strides()),
                                     from(std::nullopt)};
-  RNK_CHECK_STATUS(
-      torch_call_dispatcher("aten::as_strided", "", stack.data(), TORCH_ABI_VERSION));
+  RNK_CHECK_STATUS(torch_call_dispatcher("aten::as_strided", "", stack.data(), TORCH_ABI_VERSION));
   return torch::stable::detail::to<Tensor>(stack[0]);
 }
 

@@ -20,9 +20,7 @@ struct DeviceScope {
   explicit DeviceScope(const Tensor& t) { STD_TORCH_CHECK(t.is_cpu(), "expected a CPU tensor"); }
   Context context() const {
     return [](int64_t begin, int64_t end, int64_t grain, void (*body)(int64_t, int64_t, void*),
-              void* data) {
-      RNK_CHECK_STATUS(torch_parallel_for(begin, end, grain, body, data));
-    };
+              void* data) { RNK_CHECK_STATUS(torch_parallel_for(begin, end, grain, body, data)); };
   }
   void check_launch(const char*) const {}
 };

@@ -1,4 +1,4 @@
-"""Filters of inference that the CPU kernels keep packed between calls (csrc/torch/cpu/filter_cache).
+"""Filters of inference that the CPU kernels keep packed (csrc/torch/cpu/filter_cache.cpp).
 
 A parameter's filter is packed once and used until it changes: in place, which its version tells, or
 through `.data`, numpy or another process, which a sample of its values tells. Memory: 1 to 16/9 of

@@ -64,9 +64,8 @@ FilterState state_of(const Tensor& w, const ConvFwdParams& p, int64_t floats) {
 std::shared_ptr<float> packed_filter(const ConvFwdParams& params, int64_t floats,
                                      cpu::ParallelFor parallel_for) {
   constexpr std::align_val_t kLine{64};
-  std::shared_ptr<float> packed(
-      static_cast<float*>(::operator new(floats * sizeof(float), kLine)),
-      [](float* p) { ::operator delete(p, std::align_val_t{64}); });
+  std::shared_ptr<float> packed(static_cast<float*>(::operator new(floats * sizeof(float), kLine)),
+                                [](float* p) { ::operator delete(p, std::align_val_t{64}); });
   cpu::conv_fwd_pack(params, packed.get(), parallel_for);
   return packed;
 }

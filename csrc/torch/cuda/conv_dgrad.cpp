@@ -94,8 +94,8 @@ std::tuple<Tensor, Tensor> bn_act_bwd_reduce_add(const Tensor& dz, const Previou
   std::array<StableIValue, 10> stack{
       from(dz),      from(bn.y),         from(bn.mean), from(bn.rstd), from(bn.scale),
       from(bn.bias), from(std::nullopt), from(bn.mask), from(bn.act),  from(bn.slope)};
-  RNK_CHECK_STATUS(torch_call_dispatcher(
-      RNK_STRING(RNK_NAMESPACE) "::bn_act_bwd_reduce_add", "", stack.data(), TORCH_ABI_VERSION));
+  RNK_CHECK_STATUS(torch_call_dispatcher(RNK_STRING(RNK_NAMESPACE) "::bn_act_bwd_reduce_add", "",
+                                         stack.data(), TORCH_ABI_VERSION));
   return {torch::stable::detail::to<Tensor>(stack[0]), torch::stable::detail::to<Tensor>(stack[1])};
 }
 
