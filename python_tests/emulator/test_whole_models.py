@@ -131,15 +131,17 @@ def test_training_follows_stock(mode, rng):
         ours, our_first = train(fuse(copy.deepcopy(stock)), batch, mode, steps)
     assert library.fallback_counts() == {}
     assert worse_than_allowed(mode, our_first, their_first, exact_first) == []
-    # The losses that follow, too, and they fall. In fp32 a relu that turns at a rounding moves them
-    # far more than stock's distance: the next test compares gradients there.
+    # The losses that follow, too, and they fall. Where roundings are small, a relu that turns at
+    # one moves them far more than stock's distance: the next test compares gradients there.
     away, their_away = (max(map(abs, map(float.__sub__, x, exact))) for x in (ours, theirs))
-    assert mode == "fp32" or away <= 2 * their_away + 1e-5
+    assert mode != "bf16" or away <= 2 * their_away + 1e-5
     assert ours[-1] < 0.85 * ours[0]
 
 
-@pytest.mark.parametrize("kernels, steps", [("cpu", 20), ("emulated", 6)])
-def test_gradients_at_the_weights_of_every_step(kernels, steps, rng):
+@pytest.mark.parametrize(
+    "kernels, mode, steps", [("cpu", "fp32", 20), ("emulated", "fp32", 6), ("emulated", "tf32", 6)]
+)
+def test_gradients_at_the_weights_of_every_step(kernels, mode, steps, rng):
     """Curves drift apart where a relu turns, gradients of equal weights do not."""
     stock, batch = network(), digits(rng)
     fused = fuse(copy.deepcopy(stock))
@@ -147,12 +149,12 @@ def test_gradients_at_the_weights_of_every_step(kernels, steps, rng):
     optimizer = torch.optim.SGD(fused.parameters(), lr=0.05, momentum=0.9)
     for _ in range(steps):
         stock.load_state_dict(fused.state_dict())
-        exact, theirs = train_exactly(stock, batch, 1)[1], train_stock(stock, batch, "fp32", 1)[1]
+        exact, theirs = train_exactly(stock, batch, 1)[1], train_stock(stock, batch, mode, 1)[1]
         fused.zero_grad()
-        with running(), fp32_precision("fp32"):
+        with running(), fp32_precision(mode):
             F.cross_entropy(fused(batch[0]), batch[1]).backward()
         ours = {name: p.grad for name, p in fused.named_parameters()}
-        assert worse_than_allowed("fp32", ours, theirs, exact) == []
+        assert worse_than_allowed(mode, ours, theirs, exact) == []
         optimizer.step()
 
 
