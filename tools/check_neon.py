@@ -30,13 +30,20 @@ DEBIAN, SITE, PACKAGE = FOLDER / "debian", FOLDER / "site", FOLDER / "package"
 CXX, QEMU = "aarch64-linux-gnu-g++", "qemu-aarch64"
 PYTHON = "3.11"
 PACKAGES = (
-    *(f"{p}:arm64" for p in (f"python{PYTHON}-minimal", f"libpython{PYTHON}-minimal")),
-    f"libpython{PYTHON}-stdlib:arm64",
-    *(f"{p}:arm64" for p in ("libc6", "libgcc-s1", "libstdc++6", "libgomp1", "libcrypt1")),
-    *(
-        f"{p}:arm64"
-        for p in ("libexpat1", "zlib1g", "libffi8", "libssl3", "libbz2-1.0", "liblzma5")
-    ),
+    f"python{PYTHON}-minimal",
+    f"libpython{PYTHON}-minimal",
+    f"libpython{PYTHON}-stdlib",
+    "libc6",
+    "libgcc-s1",
+    "libstdc++6",
+    "libgomp1",
+    "libcrypt1",
+    "libexpat1",
+    "zlib1g",
+    "libffi8",
+    "libssl3",
+    "libbz2-1.0",
+    "liblzma5",
 )
 # The last torch whose AArch64 wheel has no GPU in it, and what the tests import.
 WHEELS = (
@@ -63,7 +70,8 @@ def fetch_python() -> None:
     """An AArch64 Python that starts under qemu: the packages' files, not installed."""
     archives = FOLDER / "archives"
     archives.mkdir(parents=True, exist_ok=True)
-    subprocess.check_call(["apt-get", "download", "-qq", *PACKAGES], cwd=archives)
+    names = [f"{name}:arm64" for name in PACKAGES]
+    subprocess.check_call(["apt-get", "download", "-qq", *names], cwd=archives)
     for archive in sorted(archives.glob("*.deb")):
         subprocess.check_call(["dpkg", "-x", str(archive), str(DEBIAN)])
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
-import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
@@ -13,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..training.errors import UserError
+from ..training.export import quietly
 
 Call = Callable[[], object]
 
@@ -65,13 +64,7 @@ def prepare(name: str, model: nn.Module, images: Tensor) -> Call:
 def _onnx(model: nn.Module, images: Tensor) -> bytes:
     if not find_spec("onnxscript"):
         raise UserError("baselines by ONNX need it: pip install onnx onnxscript")
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # the exporter's, about its own insides
-            program = torch.onnx.export(model, (images,), dynamo=True, verbose=False)
-    finally:
-        logging.disable(before)
+    with quietly(), torch.no_grad():
+        program = torch.onnx.export(model, (images,), dynamo=True, verbose=False)
     assert program is not None
     return program.model_proto.SerializeToString()

@@ -22,7 +22,6 @@ EAGER = ("eager", "eager_channels_last")
 COMPILED = {"compile": "default", "compile_max_autotune": "max-autotune-no-cudagraphs"}
 # For inference alone.
 FREEZING = "compile_freezing"
-INFERENCE = (FREEZING, *engines.ENGINES)
 DTYPES = {
     "fp32": torch.float32,
     "tf32": torch.float32,

@@ -42,7 +42,7 @@ def export(trained: Trained, path: Path, stock: bool) -> float:
     generator = torch.Generator().manual_seed(0)
     shape = (2, trained.info.channels, *trained.info.size)
     images = torch.randn(shape, generator=generator).to(trained.config.device)
-    with torch.no_grad(), _quietly():
+    with torch.no_grad(), quietly():
         content = (_torch if path.suffix == ".pt2" else _onnx)(model, images)
     worst = max(_difference(trained, path.suffix, content, count) for count in CHECKED)
     if worst > TOLERANCE:
@@ -56,7 +56,7 @@ def export(trained: Trained, path: Path, stock: bool) -> float:
 
 
 @contextlib.contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """The exporters warn about their own insides."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
