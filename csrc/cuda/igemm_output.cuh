@@ -87,7 +87,7 @@ class IgemmOutputTile {
     float* partial = out_.partials + row_tile * 3 * out_.pitch + column;
     partial[0] = count;
     partial[out_.pitch] = first + total / count;
-    const float m2 = squares - total * total / count;
+    const float m2 = squares - total * (total / count);
     partial[2 * out_.pitch] = m2 < 0 ? 0 : m2;  // NaN stays
   }
 

@@ -269,7 +269,7 @@ bool KernelDecoder::symbol_address(const std::string& name, uint64_t* address) {
     return true;
   }
   if (auto it = shared_offsets_.find(name); it != shared_offsets_.end())
-    return *address = it->second, true;
+    return *address = kSharedBase + it->second, true;
   if (p.function->is_entry)
     for (size_t i = 0; i < p.function->params.size(); ++i)
       if (p.function->params[i].name == name) return *address = kernel_->param_offsets[i], true;
@@ -278,7 +278,7 @@ bool KernelDecoder::symbol_address(const std::string& name, uint64_t* address) {
   const Variable& v = module_->variables[it->second];
   if (v.space == Space::kShared) {  // dynamic; all such symbols share one address
     kernel_->dynamic_shared_align = std::max(kernel_->dynamic_shared_align, v.align);
-    *address = align_up(kernel_->static_shared, 16);
+    *address = kSharedBase + align_up(kernel_->static_shared, 16);
     return true;
   }
   if (char* base = image_.find(name)) return *address = reinterpret_cast<uint64_t>(base), true;

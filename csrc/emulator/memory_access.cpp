@@ -127,11 +127,11 @@ void access_shared(Warp& w, MemoryRequest& m, uint32_t mask) {
   const LaunchOptions& options = block.launch.options;
   for (uint32_t rest = mask; rest; rest &= rest - 1) {
     int lane = __builtin_ctz(rest);
-    uint64_t a = m.address[lane];
+    uint64_t a = m.address[lane] - kSharedBase;  // below it: wraps, out of bounds
     if (a > block.shared_bytes || m.size > block.shared_bytes - a)
-      out_of_bounds(
-          m, lane,
-          "the block has " + std::to_string(block.shared_bytes) + " bytes of shared memory");
+      out_of_bounds(m, lane,
+                    "the block has " + std::to_string(block.shared_bytes) +
+                        " bytes of shared memory from " + std::to_string(kSharedBase) + " on");
     check_alignment(m, lane);
     m.pointer[lane] = block.shared + a;
   }
@@ -141,8 +141,8 @@ void access_shared(Warp& w, MemoryRequest& m, uint32_t mask) {
     int lane = __builtin_ctz(rest);
     if (options.detect_races) {
       uint32_t cells;
-      Cell* cell = block.shared_shadow.page(m.address[lane])
-                       .cells_of(m.address[lane] & (kPageBytes - 1), m.size, &cells);
+      uint64_t a = m.address[lane] - kSharedBase;
+      Cell* cell = block.shared_shadow.page(a).cells_of(a & (kPageBytes - 1), m.size, &cells);
       if (m.access == Access::kAsyncLand) {
         for (uint32_t i = 0; i < cells; ++i) cell[i].write = w.record(lane, false, false);
       } else {

@@ -138,6 +138,9 @@ struct Kernel {
 // Addresses that are neither shared nor global carry a tag in their top byte.
 constexpr int kTagShift = 56;
 constexpr uint64_t kSharedTag = 1, kLocalTag = 2, kParamTag = 3;
+// Shared memory begins here, behind what the system keeps since sm_80: an address whose base was
+// forgotten is out of bounds instead of right by chance.
+constexpr uint32_t kSharedBase = 1024;
 constexpr uint64_t kOffsetMask = (uint64_t{1} << 32) - 1;
 
 }  // namespace rnk::emu
