@@ -74,6 +74,29 @@ class GatherPlan {
   }
 };
 
+// A panel of a job's filter.
+struct FilterPanel {
+  const JobPlan* job;
+  int64_t group, index;
+};
+
+// The panel that comes next, fetched into the level-2 cache while another one is multiplied.
+class Ahead {
+ public:
+  Ahead(const float* panel, int64_t depth) : at_(panel), end_(panel + depth * kTileCols) {}
+
+  // `depth` cache lines that a register tile of b is to fetch; b itself where nothing is left.
+  RNK_INLINE const float* lines(const float* b, int64_t depth) {
+    if (at_ == end_) return b;
+    const float* from = at_;
+    at_ += std::min<int64_t>(depth * kLine, end_ - at_);
+    return from;
+  }
+
+ private:
+  const float *at_, *const end_;
+};
+
 // What happens to the sums of a panel.
 template <EpilogueKind kKind, bool kSimple>
 class PanelEpilogue {
@@ -137,8 +160,8 @@ class RowsConvolution {
 
   // All of the filter: plan.filter_floats.
   void pack_filter(float* packed, ParallelFor parallel_for) const {
-    for_each_panel(parallel_for, [&](const JobPlan& job, int64_t group, int64_t panel) {
-      pack_panel(job, group, panel, packed_panel(packed, job, group, panel));
+    for_each_panel(parallel_for, [&](const FilterPanel& panel, const FilterPanel*) {
+      pack_panel(panel, packed_panel(packed, panel));
     });
   }
 
@@ -166,12 +189,14 @@ class RowsConvolution {
       const int64_t count = std::min(kDepthBlock, job.depth - depth);
       pack_rows(job, group, rows.begin, rows.begin + rows.count, depth, a, stride);
       for (int64_t panel = 0; panel < plan_.panels; ++panel) {
-        const float* b = packed_panel(filter, job, group, panel) + depth * kTileCols;
+        const FilterPanel at{&job, group, panel};
+        const float* b = packed_panel(filter, at) + depth * kTileCols;
         float* sums = c + (deep ? panel * rows.count * kTileCols : 0);
+        Ahead ahead(b + job.depth * kTileCols, panel + 1 < plan_.panels ? count : 0);
         if (depth + count < job.depth) {
-          multiply(a, stride, rows.count, b, count, sums, depth > 0);
+          multiply(a, stride, rows.count, b, count, sums, depth > 0, ahead);
         } else {
-          finish(group, rows, panel, a, stride, b, count, sums, depth > 0);
+          finish(at, rows, a, stride, b, count, sums, depth > 0, ahead);
         }
       }
     }
@@ -187,14 +212,16 @@ class RowsConvolution {
         pack_rows(job, group, begin, end, depth, to + depth * job.rows, job.rows * kChunk);
       }
     });
-    for_each_panel(parallel_for, [&](const JobPlan& job, int64_t group, int64_t panel) {
-      multiply_columns(packed_rows(a, job, group), job, group, panel);
+    for_each_panel(parallel_for, [&](const FilterPanel& panel, const FilterPanel* next) {
+      multiply_columns(packed_rows(a, *panel.job, panel.group), panel, next);
     });
   }
 
-  void multiply_columns(const float* a, const JobPlan& job, int64_t group, int64_t panel) const {
-    const float* b =
-        p_.packed ? packed_panel(p_.packed, job, group, panel) : packed_panel_of(job, group, panel);
+  void multiply_columns(const float* a, const FilterPanel& at, const FilterPanel* next) const {
+    const JobPlan& job = *at.job;
+    const float* b = p_.packed ? packed_panel(p_.packed, at) : packed_panel_of(at);
+    Ahead ahead =
+        p_.packed && next ? Ahead(packed_panel(p_.packed, *next), next->job->depth) : Ahead(b, 0);
     float* c = scratch(Scratch::kOutput, job.block_rows * kTileCols);
     const int64_t stride = job.rows * kChunk;
     const int64_t last = (std::max<int64_t>(job.depth, 1) - 1) / kDepthBlock * kDepthBlock;
@@ -203,10 +230,10 @@ class RowsConvolution {
       const float* from = a + rows.begin * kChunk;
       for (int64_t depth = 0; depth < last; depth += kDepthBlock) {
         multiply(from + depth * job.rows, stride, rows.count, b + depth * kTileCols, kDepthBlock, c,
-                 depth > 0);
+                 depth > 0, ahead);
       }
-      finish(group, rows, panel, from + last * job.rows, stride, b + last * kTileCols,
-             job.depth - last, c, last > 0);
+      finish(at, rows, from + last * job.rows, stride, b + last * kTileCols, job.depth - last, c,
+             last > 0, ahead);
     }
   }
 
@@ -219,17 +246,17 @@ class RowsConvolution {
     packer.pack(job.pieces, depth, depth + kDepthBlock, begin, end, to, chunk_stride);
   }
 
-  const float* packed_panel_of(const JobPlan& job, int64_t group, int64_t panel) const {
-    float* b = scratch(Scratch::kFilter, job.depth * kTileCols);
-    pack_panel(job, group, panel, b);
+  const float* packed_panel_of(const FilterPanel& panel) const {
+    float* b = scratch(Scratch::kFilter, panel.job->depth * kTileCols);
+    pack_panel(panel, b);
     return b;
   }
 
-  void pack_panel(const JobPlan& job, int64_t group, int64_t panel, float* to) const {
+  void pack_panel(const FilterPanel& panel, float* to) const {
     FilterMatrix f = p_.filter;
-    f.w += group * p_.filter_group + panel * kTileCols * f.column;
-    const int64_t columns = std::min<int64_t>(kTileCols, p_.columns - panel * kTileCols);
-    pack_filter_panel(f, *job.job, static_cast<int>(columns), to);
+    f.w += panel.group * p_.filter_group + panel.index * kTileCols * f.column;
+    const int64_t columns = std::min<int64_t>(kTileCols, p_.columns - panel.index * kTileCols);
+    pack_filter_panel(f, *panel.job->job, static_cast<int>(columns), to);
   }
 
   struct Block {
@@ -254,37 +281,38 @@ class RowsConvolution {
 
   // c [rows][kTileCols] = (or +=) a * b.
   void multiply(const float* a, int64_t stride, int64_t rows, const float* b, int64_t depth,
-                float* c, bool accumulate) const {
+                float* c, bool accumulate, Ahead& ahead) const {
     for (int64_t row = 0; row < rows; row += kTileRows) {
       const int count = static_cast<int>(std::min<int64_t>(kTileRows, rows - row));
       gemm_tile(count, a + row * kChunk, stride, b, depth, c + row * kTileCols, kTileCols,
-                accumulate);
+                accumulate, kTileVectors, ahead.lines(b, depth));
     }
   }
 
   // The same for the last of the depth, with what follows.
-  void finish(int64_t group, const Block& rows, int64_t panel, const float* a, int64_t stride,
-              const float* b, int64_t depth, float* c, bool accumulate) const {
-    const int64_t first = group * p_.columns;
-    const int64_t channel = first + panel * kTileCols, end = first + p_.columns;
+  void finish(const FilterPanel& panel, const Block& rows, const float* a, int64_t stride,
+              const float* b, int64_t depth, float* c, bool accumulate, Ahead& ahead) const {
+    const int64_t first = panel.group * p_.columns;
+    const int64_t channel = first + panel.index * kTileCols, end = first + p_.columns;
     const bool simple = is_simple(p_.out, channel, end) && is_simple(p_.out, channel + kLanes, end);
     if (simple) {
       PanelEpilogue<kKind, true> epilogue(p_.out, channel, end);
-      finish_rows(epilogue, rows, a, stride, b, depth, c, accumulate);
+      finish_rows(epilogue, rows, a, stride, b, depth, c, accumulate, ahead);
     } else {
       PanelEpilogue<kKind, false> epilogue(p_.out, channel, end);
-      finish_rows(epilogue, rows, a, stride, b, depth, c, accumulate);
+      finish_rows(epilogue, rows, a, stride, b, depth, c, accumulate, ahead);
     }
   }
 
   template <typename Epilogue>
   void finish_rows(Epilogue& epilogue, const Block& rows, const float* a, int64_t stride,
-                   const float* b, int64_t depth, float* c, bool accumulate) const {
+                   const float* b, int64_t depth, float* c, bool accumulate, Ahead& ahead) const {
     for (int64_t row = 0; row < rows.count; row += kTileRows) {
       const int count = static_cast<int>(std::min<int64_t>(kTileRows, rows.count - row));
       float* sums = c + (accumulate ? row * kTileCols : 0);
       epilogue.prefetch(rows.pixels + row, count);
-      gemm_tile(count, a + row * kChunk, stride, b, depth, sums, kTileCols, accumulate);
+      gemm_tile(count, a + row * kChunk, stride, b, depth, sums, kTileCols, accumulate,
+                kTileVectors, ahead.lines(b, depth));
       epilogue.put(rows.pixels + row, count, sums);
     }
     if (partial_) epilogue.finish(partial_ + rows.index * kPartialRows * p_.out.channels);
@@ -293,12 +321,15 @@ class RowsConvolution {
   template <typename F>
   void for_each_panel(ParallelFor parallel_for, const F& f) const {
     const int64_t each = plan_.groups * plan_.panels;
-    parallel_tasks(parallel_for, static_cast<int64_t>(plan_.jobs.size()) * each,
-                   [&](int64_t begin, int64_t end) {
-                     for (int64_t t = begin; t < end; ++t) {
-                       f(plan_.jobs[t / each], t % each / plan_.panels, t % plan_.panels);
-                     }
-                   });
+    const int64_t count = static_cast<int64_t>(plan_.jobs.size()) * each;
+    const auto panel = [&](int64_t t) {
+      return FilterPanel{&plan_.jobs[t / each], t % each / plan_.panels, t % plan_.panels};
+    };
+    parallel_tasks_ahead(parallel_for, count, [&](int64_t t, int64_t after) {
+      if (after >= count) return f(panel(t), nullptr);
+      const FilterPanel next = panel(after);
+      f(panel(t), &next);
+    });
   }
 
   template <typename F>
@@ -313,12 +344,12 @@ class RowsConvolution {
     });
   }
 
-  float* packed_panel(float* filter, const JobPlan& job, int64_t group, int64_t panel) const {
-    return filter + job.packed_filter + (group * plan_.panels + panel) * job.depth * kTileCols;
+  float* packed_panel(float* filter, const FilterPanel& panel) const {
+    const int64_t before = panel.group * plan_.panels + panel.index;
+    return filter + panel.job->packed_filter + before * panel.job->depth * kTileCols;
   }
-  const float* packed_panel(const float* filter, const JobPlan& job, int64_t group,
-                            int64_t panel) const {
-    return packed_panel(const_cast<float*>(filter), job, group, panel);
+  const float* packed_panel(const float* filter, const FilterPanel& panel) const {
+    return packed_panel(const_cast<float*>(filter), panel);
   }
   float* packed_rows(float* rows, const JobPlan& job, int64_t group) const {
     return rows + job.packed_rows + group * job.rows * round_up(job.depth, kChunk);

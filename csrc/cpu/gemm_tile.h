@@ -7,6 +7,7 @@
 RNK_ISA_BEGIN
 
 constexpr int kChunk = 64;
+constexpr int kLine = 16;  // floats of a cache line
 constexpr int kTileVectors = 2;
 constexpr int kTileCols = kTileVectors * kLanes;
 // Accumulators, kTileVectors columns of B and one broadcast fill the vector registers.
@@ -35,14 +36,16 @@ RNK_INLINE void store_tile(const FloatVec (&acc)[kRows][kVectors], float* c, int
   }
 }
 
-// A as [rows][kChunk] per chunk of its columns; B [depth][kTileCols].
+// A as [rows][kChunk] per chunk of its columns; B [depth][kTileCols]. Fetches `depth` cache lines
+// from `ahead` on into the level-2 cache.
 template <int kRows, int kVectors>
 RNK_INLINE void tile_by_rows(const float* a, int64_t chunk_stride, const float* b, int64_t depth,
-                             float* c, int64_t ldc, bool accumulate) {
+                             float* c, int64_t ldc, bool accumulate, const float* ahead) {
   FloatVec acc[kRows][kVectors] = {};
   for (; depth > 0; depth -= kChunk, a += chunk_stride) {
     const int columns = static_cast<int>(std::min<int64_t>(depth, kChunk));
-    for (int k = 0; k < columns; ++k, b += kTileCols) {
+    for (int k = 0; k < columns; ++k, b += kTileCols, ahead += kLine) {
+      __builtin_prefetch(ahead, 0, 2);
       FloatVec row[kVectors];
       RNK_UNROLL for (int v = 0; v < kVectors; ++v) row[v] = load_vec(b + v * kLanes);
       RNK_UNROLL for (int r = 0; r < kRows; ++r) {
@@ -74,13 +77,13 @@ RNK_INLINE void tile_by_depth(const float* a, const float* b, int64_t depth, flo
 // tile_by_rows for any 1 <= rows <= kTileRows and 1 <= vectors <= kTileVectors of columns.
 template <int kRows = kTileRows>
 void gemm_tile(int rows, const float* a, int64_t chunk_stride, const float* b, int64_t depth,
-               float* c, int64_t ldc, bool accumulate, int vectors = kTileVectors) {
+               float* c, int64_t ldc, bool accumulate, int vectors, const float* ahead) {
   if (rows == kRows) {
-    if (vectors == 1) return tile_by_rows<kRows, 1>(a, chunk_stride, b, depth, c, ldc, accumulate);
-    return tile_by_rows<kRows, kTileVectors>(a, chunk_stride, b, depth, c, ldc, accumulate);
+    const auto tile = vectors == 1 ? tile_by_rows<kRows, 1> : tile_by_rows<kRows, kTileVectors>;
+    return tile(a, chunk_stride, b, depth, c, ldc, accumulate, ahead);
   }
   if constexpr (kRows > 1) {
-    gemm_tile<kRows - 1>(rows, a, chunk_stride, b, depth, c, ldc, accumulate, vectors);
+    gemm_tile<kRows - 1>(rows, a, chunk_stride, b, depth, c, ldc, accumulate, vectors, ahead);
   }
 }
 

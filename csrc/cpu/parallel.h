@@ -37,4 +37,15 @@ void parallel_tasks(ParallelFor parallel_for, int64_t count, Body&& body) {
   });
 }
 
+// The same, as body(t, next): the thread's next task, or one >= count, is known beforehand, so that
+// its data can be fetched meanwhile.
+template <typename Body>
+void parallel_tasks_ahead(ParallelFor parallel_for, int64_t count, Body&& body) {
+  std::atomic<int64_t> next{0};
+  parallel(parallel_for, count, 1, [&](int64_t, int64_t) {
+    const auto take = [&] { return next.fetch_add(1, std::memory_order_relaxed); };
+    for (int64_t t = take(), after; t < count; t = after) body(t, after = take());
+  });
+}
+
 }  // namespace rnk::cpu

@@ -38,8 +38,8 @@ inline void pack_winograd(const WinogradShape& s, const FilterView& filter, floa
 }
 
 // The products of a panel of columns: v [frequency][chunk][tile][kChunk] times
-// u [frequency][depth][kTileCols] = m [frequency][tile][kTileCols]. Calls meanwhile(f) between
-// them.
+// u [frequency][depth][kTileCols] = m [frequency][tile][kTileCols]. The next frequency's part of u
+// is fetched meanwhile, after the last one that of the next panel.
 inline void winograd_products(const WinogradShape& s, int64_t tiles, int vectors,
                               const WinogradInputLayout& layout, const float* v, const float* u,
                               float* m, int64_t m_stride) {
@@ -47,7 +47,8 @@ inline void winograd_products(const WinogradShape& s, int64_t tiles, int vectors
     for (int64_t t = 0; t < tiles; t += kTileRows) {
       const int rows = static_cast<int>(std::min<int64_t>(kTileRows, tiles - t));
       gemm_tile(rows, v + t * kChunk, layout.chunk_stride(), u, s.depth, m + t * kTileCols,
-                kTileCols, false, vectors);
+                kTileCols, false, vectors,
+                u + s.depth * kTileCols + t / kTileRows * s.depth * kLine);
     }
     v += layout.frequency_stride(s.depth);
     u += s.depth * kTileCols;

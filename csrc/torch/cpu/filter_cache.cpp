@@ -6,8 +6,9 @@
 
 #include <cstring>
 #include <mutex>
-#include <new>
 #include <unordered_map>
+
+#include "../../cpu/huge_pages.h"
 
 namespace rnk {
 namespace {
@@ -32,6 +33,7 @@ struct Kept {
 };
 
 std::mutex mutex;
+cpu::Slabs slabs;
 std::unordered_map<const void*, Kept> filters;
 int64_t served = 0;
 
@@ -63,9 +65,7 @@ FilterState state_of(const Tensor& w, const ConvFwdParams& p, int64_t floats) {
 
 std::shared_ptr<float> packed_filter(const ConvFwdParams& params, int64_t floats,
                                      cpu::ParallelFor parallel_for) {
-  constexpr std::align_val_t kLine{64};
-  std::shared_ptr<float> packed(static_cast<float*>(::operator new(floats * sizeof(float), kLine)),
-                                [](float* p) { ::operator delete(p, std::align_val_t{64}); });
+  std::shared_ptr<float> packed = slabs.allocate(floats);
   cpu::conv_fwd_pack(params, packed.get(), parallel_for);
   return packed;
 }
