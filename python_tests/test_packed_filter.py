@@ -9,6 +9,8 @@ import threading
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import resnet_kernels as rk
 from resnet_kernels import models
@@ -146,8 +148,30 @@ def test_freed_with_the_parameter() -> None:
     assert {**after, "served": 0} == {**before, "served": 0}
 
 
+class _Refuses(TorchFunctionMode):
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        raise AssertionError(f"{func} under a mode")
+
+
+class _RefusesDispatch(TorchDispatchMode):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        raise AssertionError(f"{func} under a mode")
+
+
+@pytest.mark.parametrize("mode", [_Refuses, _RefusesDispatch])
+def test_freed_while_something_traces(mode: type, recwarn: pytest.WarningsRecorder) -> None:
+    x, conv = layer(SHAPES[1])
+    assert served(x, conv) == 2
+    before = packed_filters()["filters"]
+    with mode():
+        del conv
+        gc.collect()
+    assert packed_filters()["filters"] == before - 1
+    assert not recwarn.list
+
+
 def test_another_parameter_in_freed_memory_is_another() -> None:
-    """One filter after the other, of which a sample of 64 values sees little."""
+    """One filter after the other, of which a sample of values sees little."""
     x, conv = layer(SHAPES[2])
     for i in range(6):
         weight = torch.zeros(conv.weight.shape)

@@ -14,6 +14,7 @@ inline GatherProblem fwd_problem(const ConvFwdParams& p) {
   problem.filter = {p.w, p.w_strides.c, p.w_strides.k, p.w_strides.r, p.w_strides.s};
   problem.filter_group = problem.columns * p.w_strides.k;
   problem.packed = p.packed;
+  problem.threads = p.stats ? 0 : p.threads;  // statistics are summed by task
   problem.out.out = p.y;
   problem.out.channels = s.k;
   problem.out.residual = p.residual;

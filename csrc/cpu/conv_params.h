@@ -30,6 +30,7 @@ struct ConvFwdParams {
   float* y;      // [N, P, Q, K]
   float* stats;  // [3, K] as in bn_stats_params.h, or null; then no scale, bias, residual or act
   ConvShape shape;
+  int threads;  // that may run it, or 0: tasks are cut to suit them, and no result depends on it
 };
 
 // dx = the transposed convolution of dy [+ branch]; with y_prev: g = dx * act'(scale * y_prev +

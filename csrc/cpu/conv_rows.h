@@ -4,7 +4,8 @@
 // With many rows the filter is packed first, and a task is a block of rows: it packs them and goes
 // through all columns. With few rows these are packed first, and a task is a panel of columns,
 // which packs its part of the filter: no panel is packed in one core's cache to be read in
-// another's.
+// another's. Where the filter is packed already, blocks of rows are better as long as every thread
+// gets about as many: rows then are not packed in one core's cache to be read in another's either.
 RNK_ISA_BEGIN
 
 // Depth that is multiplied at once: 112 rows and one panel of it fill 0.6 MiB of an L2 cache.
@@ -15,6 +16,10 @@ constexpr int64_t kBlockFloats = 65536;
 constexpr int64_t kFewRows = 448;
 constexpr int64_t kMinBlockRows = 56;
 constexpr int64_t kMaxBlockRows = 448;
+// Register tiles a thread must have for one more or less of them not to matter.
+constexpr int64_t kFairTiles = 7;
+// Depth of the rows that one task packs in front of tasks by columns.
+constexpr int64_t kPackDepth = 256;
 
 struct GatherProblem {
   std::vector<GatherJob> jobs;
@@ -25,6 +30,7 @@ struct GatherProblem {
   FilterMatrix filter;   // of the first group
   int64_t filter_group;  // floats from one group's filter to the next
   const float* packed;   // the filter of the one job there is, by pack_filter, or null
+  int threads;           // to cut tasks for, or 0
   EpilogueTensors out;
 };
 
@@ -44,9 +50,10 @@ class GatherPlan {
       : panels((p.columns + kTileCols - 1) / kTileCols), groups(p.groups) {
     int64_t all_rows = 0;
     for (const GatherJob& job : p.jobs) all_rows += job.rows();
-    few_rows = all_rows < kFewRows;
+    few_rows =
+        p.packed && p.threads ? all_rows < kFairTiles * kTileRows * p.threads : all_rows < kFewRows;
     for (const GatherJob& job : p.jobs) {
-      if (job.rows() > 0) add(job, all_rows);
+      if (job.rows() > 0) add(job, all_rows, p.threads);
     }
   }
 
@@ -56,16 +63,23 @@ class GatherPlan {
   bool few_rows;
 
  private:
-  void add(const GatherJob& job, int64_t all_rows) {
+  void add(const GatherJob& job, int64_t all_rows, int threads) {
     JobPlan plan{&job,       pack_pieces(job, kChunk, kPieceVectors * kLanes),
                  job.rows(), job.depth(),
                  0,          0,
                  blocks,     filter_floats,
                  row_floats};
-    const int64_t fitting = kBlockFloats / std::clamp<int64_t>(plan.depth, 1, kDepthBlock);
-    const int64_t spread = std::max(kMinBlockRows, all_rows / 16);
-    plan.block_rows = round_up(
-        std::min(std::clamp(fitting, 2 * kMinBlockRows, kMaxBlockRows), spread), kTileRows);
+    const int64_t fitting =
+        std::clamp(kBlockFloats / std::clamp<int64_t>(plan.depth, 1, kDepthBlock),
+                   2 * kMinBlockRows, kMaxBlockRows);
+    if (threads > 0 && !few_rows) {
+      const int64_t each = (plan.rows + threads - 1) / threads;
+      const int64_t count = (each + fitting - 1) / fitting;  // blocks of a thread
+      plan.block_rows = round_up((each + count - 1) / count, kTileRows);
+    } else {
+      const int64_t spread = std::max(kMinBlockRows, all_rows / 16);
+      plan.block_rows = round_up(std::min(fitting, spread), kTileRows);
+    }
     plan.blocks = (plan.rows + plan.block_rows - 1) / plan.block_rows;
     blocks += plan.blocks;
     filter_floats += groups * panels * plan.depth * kTileCols;
@@ -187,7 +201,7 @@ class RowsConvolution {
     float* c = scratch(Scratch::kOutput, (deep ? plan_.panels : 1) * rows.count * kTileCols);
     for (int64_t depth = 0; depth == 0 || depth < job.depth; depth += kDepthBlock) {
       const int64_t count = std::min(kDepthBlock, job.depth - depth);
-      pack_rows(job, group, rows.begin, rows.begin + rows.count, depth, a, stride);
+      pack_rows(job, group, rows.begin, rows.begin + rows.count, depth, kDepthBlock, a, stride);
       for (int64_t panel = 0; panel < plan_.panels; ++panel) {
         const FilterPanel at{&job, group, panel};
         const float* b = packed_panel(filter, at) + depth * kTileCols;
@@ -204,14 +218,17 @@ class RowsConvolution {
 
   void run_by_columns(ParallelFor parallel_for) const {
     float* a = scratch(Scratch::kInput, plan_.row_floats);
-    for_each_block(parallel_for, [&](const JobPlan& job, int64_t group, int64_t block) {
-      const int64_t begin = block * job.block_rows;
-      const int64_t end = std::min(job.rows, begin + job.block_rows);
-      float* to = packed_rows(a, job, group) + begin * kChunk;
-      for (int64_t depth = 0; depth < job.depth; depth += kDepthBlock) {
-        pack_rows(job, group, begin, end, depth, to + depth * job.rows, job.rows * kChunk);
-      }
-    });
+    for (const JobPlan& job : plan_.jobs) {
+      const int64_t parts = (job.depth + kPackDepth - 1) / kPackDepth;
+      const int64_t pieces = job.blocks * parts;
+      parallel_tasks(parallel_for, plan_.groups * pieces, [&](int64_t t, int64_t) {
+        const int64_t group = t / pieces, begin = t % pieces / parts * job.block_rows;
+        const int64_t end = std::min(job.rows, begin + job.block_rows);
+        const int64_t depth = t % parts * kPackDepth;
+        float* to = packed_rows(a, job, group) + depth * job.rows + begin * kChunk;
+        pack_rows(job, group, begin, end, depth, kPackDepth, to, job.rows * kChunk);
+      });
+    }
     for_each_panel(parallel_for, [&](const FilterPanel& panel, const FilterPanel* next) {
       multiply_columns(packed_rows(a, *panel.job, panel.group), panel, next);
     });
@@ -237,13 +254,13 @@ class RowsConvolution {
     }
   }
 
-  // Columns [depth, depth + kDepthBlock) of the rows; `to` is where the first of them goes.
+  // Columns [depth, depth + count) of the rows; `to` is where the first of them goes.
   void pack_rows(const JobPlan& job, int64_t group, int64_t begin, int64_t end, int64_t depth,
-                 float* to, int64_t chunk_stride) const {
+                 int64_t count, float* to, int64_t chunk_stride) const {
     const int64_t channel = group * job.job->channels;
     const RowPacker<kChunk, kIn> packer(*job.job, prologues_[&job - plan_.jobs.data()],
                                         p_.source + channel, channel);
-    packer.pack(job.pieces, depth, depth + kDepthBlock, begin, end, to, chunk_stride);
+    packer.pack(job.pieces, depth, depth + count, begin, end, to, chunk_stride);
   }
 
   const float* packed_panel_of(const FilterPanel& panel) const {

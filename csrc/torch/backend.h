@@ -25,6 +25,12 @@ struct DeviceScope {
   void check_launch(const char*) const {}
 };
 
+inline int thread_count() {
+  uint32_t threads = 0;
+  RNK_CHECK_STATUS(torch_get_num_threads(&threads));
+  return static_cast<int>(threads);
+}
+
 namespace launch = cpu;
 
 }  // namespace rnk

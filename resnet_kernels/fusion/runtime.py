@@ -23,6 +23,7 @@ from ..ops.preact_block import PreactSpec, PreactTensors, run_preact_block
 from ..ops.residual_block import run_residual_block
 from ..ops.residual_stage import StageBlock, StageStem, run_residual_stage
 from ..ops.stem import run_stem
+from . import inference
 from .layers import (
     Call,
     batch_norm,
@@ -61,6 +62,9 @@ def conv_bn_act(
     x: Tensor, conv: Any, bn: Any, residual: Any, act: str | None, slope: float
 ) -> Tensor | None:
     """act(bn(conv(x)) + residual)"""
+    z = inference.chain(x, residual, [(conv, bn)], None, act, slope)
+    if z is not None:
+        return z
     call = start(x)
     made = None if call is None else padded_layer(call, conv, bn, x.shape)
     if call is None or made is None:
@@ -120,6 +124,9 @@ def residual_block(
     x: Tensor, shortcut: Any, layers: Any, downsample: Any, act: str | None, slope: float
 ) -> Tensor | None:
     """A residual block; layers and downsample are pairs of a convolution and a batch norm."""
+    z = inference.chain(x, x if shortcut is None else shortcut, layers, downsample, act, slope)
+    if z is not None:
+        return z
     call = start(x)
     made = None if call is None else _block_layers(call, x.shape, layers, downsample)
     if call is None or made is None:
@@ -214,6 +221,9 @@ def preact_block(
 
 def stem(x: Tensor, conv: Any, bn: Any, pool: Any, act: str | None, slope: float) -> Tensor | None:
     """pool(act(bn(conv(x)))) with a max pooling"""
+    z = inference.chain(x, None, [(conv, bn)], None, act, slope) if _few_taps(pool) else None
+    if z is not None:
+        return max_pool(z, pool)
     call = start(x)
     made = None if call is None else _stage_stem(call, conv, bn, pool, act, slope)
     if call is None or made is None:

@@ -41,12 +41,15 @@ _triton_fills: set[str] = set()
 # The order of conv_fallback_calls in csrc/torch/conv_aten.cpp.
 _COMPILED_FALLBACKS = ("conv_fwd", "conv_fwd_stats", "conv_dgrad", "conv_dgrad_bn", "conv_wgrad")
 _compiled_calls_before: Counter[str] = Counter()
-# What the CPU library counts and keeps; csrc/torch/conv_aten.cpp, csrc/torch/cpu/filter_cache.cpp.
-_CPU_STATE = (
+# What the CPU library has besides: csrc/torch/conv_aten.cpp, csrc/torch/cpu/filter_cache.cpp and
+# chain_inference.cpp.
+_CPU_ONLY = (
     "conv_fallback_calls() -> int[]",
     "keep_packed_filter(int address) -> ()",
     "drop_packed_filter(int address) -> ()",
     "packed_filters() -> int[]",
+    "chain_inference(Tensor x, Tensor? residual, Tensor[] tensors, int[] geometry, float[] eps, "
+    "bool projects, int act, float slope) -> Tensor?",
 )
 # Which CUDA kernel a forward convolution takes; csrc/torch/cuda/conv_choice.cpp.
 _CHOICE = (
@@ -107,7 +110,7 @@ def _define(namespace: str) -> None:
         torch.library.register_fake(f"{namespace}::{name}", FAKES[name], lib=library)
     library.define(_CHOICE)
     if namespace == NAMESPACES["native"]:
-        for schema in _CPU_STATE:
+        for schema in _CPU_ONLY:
             library.define(schema)
     _libraries.append(library)
 

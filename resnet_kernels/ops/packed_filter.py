@@ -48,7 +48,9 @@ def _keep(w: nn.Parameter, address: int, known: Any) -> None:
 
 def _drop(key: int, address: int) -> None:
     _kept.pop(key, None)
-    torch.ops.resnet_kernels.drop_packed_filter(address)
+    # Called by the garbage collector, at any place, such as under a mode that traces.
+    with torch._C.DisableTorchFunction(), torch._C._DisableTorchDispatch():
+        torch.ops.resnet_kernels.drop_packed_filter(address)
 
 
 def packed_filters() -> dict[str, int]:

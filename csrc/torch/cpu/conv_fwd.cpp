@@ -47,6 +47,7 @@ Tensor run_conv_fwd(const Tensor& x, const Tensor& w, const PrologueArgs& in,
   const DeviceScope scope(x);
   const std::shared_ptr<const float> packed = kept_filter(w, *params, scope.context());
   params->packed = packed.get();
+  params->threads = thread_count();
   launch::conv_fwd(*params, scope.context());
   return y;
 }

@@ -28,6 +28,8 @@ struct FilterState {
 
 struct Kept {
   int owners = 0;
+  ConvShape shape{};   // of the last call
+  int64_t floats = 0;  // that its packed filter takes
   FilterState state;
   std::shared_ptr<float> packed;  // null: met once in this state
 };
@@ -102,16 +104,19 @@ std::shared_ptr<const float> kept_filter(const Tensor& w, const ConvFwdParams& p
   if (found == filters.end() || w.numel() == 0) return nullptr;
   const ConvShape& s = params.shape;
   if (s.n * s.p * s.q == 0 || ask<bool>("aten::is_inference", w)) return nullptr;
-  const int64_t floats = cpu::conv_fwd_packed_floats(s);
-  if (floats == 0) return nullptr;
   Kept& kept = found->second;
-  const FilterState state = state_of(w, params, floats);
+  if (std::memcmp(&kept.shape, &s, sizeof s) != 0) {
+    kept.shape = s;
+    kept.floats = cpu::conv_fwd_packed_floats(s);
+  }
+  if (kept.floats == 0) return nullptr;
+  const FilterState state = state_of(w, params, kept.floats);
   if (!(state == kept.state)) {
     kept.state = state;
     kept.packed.reset();
     return nullptr;
   }
-  if (!kept.packed) kept.packed = packed_filter(params, floats, parallel_for);
+  if (!kept.packed) kept.packed = packed_filter(params, kept.floats, parallel_for);
   ++served;
   return kept.packed;
 }

@@ -1,0 +1,95 @@
+"""Chains of layers in one call, where no gradient is wanted and the CPU's own kernels serve them.
+
+The way from Python through the checks of each layer takes longer than a small convolution. Here
+Python only reads the modules; chain_inference (csrc/torch/cpu) checks and runs. What it does not
+serve comes back as None, and the ops with their gradients, dtypes and layouts take it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..ops import library
+from ..ops.layers import act_spec
+from ..ops.packed_filter import inference_filter
+from .layers import transformed
+
+_NATIVE = library.NAMESPACES["native"]
+_HAS_KERNELS = library.has_native_kernel("conv_fwd", "cpu")
+_PLAIN = (Tensor, nn.Parameter)
+
+
+def serves(x: Any) -> bool:
+    """Whether the call may go by chain_inference, as far as what surrounds it tells."""
+    return (
+        _HAS_KERNELS
+        and not torch.is_grad_enabled()
+        and type(x) in _PLAIN
+        and x.is_cpu
+        and not torch.compiler.is_compiling()
+        and not torch.is_autocast_enabled("cpu")
+        and torch._C._len_torch_dispatch_stack() == 0
+        and not transformed()
+        and library.namespace().name == _NATIVE
+    )
+
+
+class _Layers:
+    """Tensors and geometry of layers as chain_inference takes them."""
+
+    def __init__(self) -> None:
+        self.tensors: list[Tensor] = []
+        self.geometry: list[int] = []
+        self.eps: list[float] = []
+
+    def add(self, conv: Any, bn: Any) -> bool:
+        """Appends a convolution and its batch norm; False where they are not of the plain kind."""
+        own, vectors, buffers = conv._parameters, bn._parameters, bn._buffers
+        weight, eps = own.get("weight"), bn.eps
+        tensors = [
+            weight,
+            vectors.get("weight"),
+            vectors.get("bias"),
+            buffers.get("running_mean"),
+            buffers.get("running_var"),
+        ]
+        if any(type(t) not in _PLAIN for t in tensors) or own.get("bias") is not None:
+            return False
+        if bn.training or type(eps) is not float or conv.padding_mode != "zeros":
+            return False
+        pairs = conv.stride, conv.padding, conv.dilation
+        if any(type(pair) is not tuple for pair in pairs):
+            return False
+        self.tensors += tensors
+        self.geometry += (*pairs[0], *pairs[1], *pairs[2], conv.groups)
+        self.eps.append(eps)
+        inference_filter(torch.ops.resnet_kernels, weight)
+        return True
+
+
+def chain(
+    x: Tensor,
+    residual: Tensor | None,
+    layers: Sequence[tuple[Any, Any]],
+    projection: tuple[Any, Any] | None,
+    act: str | None,
+    slope: float,
+) -> Tensor | None:
+    """act(bn(conv(...act(bn(conv(x)))...)) + residual), the residual through `projection` first.
+
+    layers, projection: pairs of a convolution and a batch norm in eval mode. None: not served.
+    """
+    if not serves(x) or not (residual is None or type(residual) in _PLAIN):
+        return None
+    made = _Layers()
+    pairs = layers if projection is None else (*layers, projection)
+    if not all(made.add(conv, bn) for conv, bn in pairs):
+        return None
+    return torch.ops.resnet_kernels.chain_inference(
+        x, residual, made.tensors, made.geometry, made.eps, projection is not None,
+        *act_spec(act, slope),
+    )  # fmt: skip
