@@ -52,7 +52,7 @@ def check_all(ours, want, plain, repro):
 def test_finalize(dtype, counts, momentum, rng, repro):
     stats = group_stats(rng, counts, dtype)
     for running_dtype, absent in itertools.product(RUNNING, (False, True)):
-        gamma, beta, conv_bias = (None if absent else vector(rng, dtype) for _ in range(3))
+        gamma, beta, conv_bias = (None if absent else vector(rng, running_dtype) for _ in range(3))
         start = [vector(rng, running_dtype), vector(rng, running_dtype, True), torch.tensor(4)]
         results = []
         for op, convert in (

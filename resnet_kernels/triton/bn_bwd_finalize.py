@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .launch import launch
 from .tensors import Vector, cdiv, check_vectors, require
-from .vectors import BLOCK
+from .vectors import BLOCK, check_any_float
 
 
 @triton.jit(do_not_specialize=["K"])
@@ -33,7 +33,8 @@ def bn_bwd_finalize(sums: Tensor, gamma: Vector, rstd: Tensor, count: Tensor) ->
     )
     require(sums.dtype in (torch.float32, torch.float64), "sums: expected float32 or float64")
     channels = sums.shape[1]
-    check_vectors(sums, channels, gamma=gamma, rstd=rstd)
+    check_any_float(gamma, channels, sums, "gamma")
+    check_vectors(sums, channels, rstd=rstd)
     check_vectors(sums, 1, count=count)
     abc = sums.new_empty((3, channels))
     args = (sums, gamma, rstd, count, abc, channels)

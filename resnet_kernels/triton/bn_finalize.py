@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .common import number, rounded, up
 from .launch import launch
-from .tensors import Vector, cdiv, check_vectors, require
+from .tensors import Vector, cdiv, require
 from .vectors import BLOCK, check_any_float, sqrt, store_affine
 
 
@@ -98,8 +98,14 @@ def bn_finalize(
     )
     require(stats.dtype in (torch.float32, torch.float64), "stats: expected float32 or float64")
     channels = stats.shape[2]
-    check_vectors(stats, channels, gamma=gamma, beta=beta, conv_bias=conv_bias)
-    for name, v in (("running_mean", running_mean), ("running_var", running_var)):
+    vectors = {
+        "gamma": gamma,
+        "beta": beta,
+        "conv_bias": conv_bias,
+        "running_mean": running_mean,
+        "running_var": running_var,
+    }
+    for name, v in vectors.items():
         check_any_float(v, channels, stats, name)
     out = [stats.new_empty(channels) for _ in range(4)] + [stats.new_empty(1)]
     if num_batches_tracked is not None:
@@ -110,9 +116,10 @@ def bn_finalize(
         # A launch of its own: all programs of the next one read it.
         num_batches_tracked.add_(1)
     average = momentum is None and num_batches_tracked is not None
+    programs = max(cdiv(channels, BLOCK), 1)  # the count is written without channels too
     launch(
-        _bn_finalize, cdiv(channels, BLOCK), stats, gamma, beta, conv_bias, running_mean,
-        running_var, num_batches_tracked if average else None, *out, stats.shape[0], channels,
-        0.0 if momentum is None else momentum, eps, AVERAGE=average, BLOCK=BLOCK,
+        _bn_finalize, programs, stats, *vectors.values(), num_batches_tracked if average else None,
+        *out, stats.shape[0], channels, 0.0 if momentum is None else momentum, eps,
+        AVERAGE=average, BLOCK=BLOCK,
     )  # fmt: skip
     return tuple(out)
