@@ -110,6 +110,20 @@ def test_layers(name: str, size: int, calls: Calls) -> None:
     assert one.stride() == other.stride()
 
 
+@pytest.mark.parametrize("projects", [False, True])
+def test_more_images_than_run_at_once(projects: bool, calls: Calls) -> None:
+    """A group of images has about a million outputs: here 11, 11 and 1 images."""
+    skip = nn.Sequential(nn.Conv2d(24, 64, 1, bias=False), nn.BatchNorm2d(64))
+    block = resnet.Bottleneck(24, 16, downsample=skip) if projects else resnet.Bottleneck(64, 16)
+    stock = lively(block)
+    model, x = rk.fuse(copy.deepcopy(stock)), images(23, 38, 24 if projects else 64)
+    with torch.no_grad():
+        one, other, served = calls.both(lambda: model(x))
+        torch.testing.assert_close(one, stock(x), rtol=1e-4, atol=1e-4)
+    assert torch.equal(one, other)
+    assert served == 1
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3, 5])
 @pytest.mark.parametrize("size", [7, 14, 31])
 def test_no_bit_depends_on_the_number_of_threads(threads: int, size: int) -> None:

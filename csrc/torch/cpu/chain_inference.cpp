@@ -4,9 +4,12 @@
 // convolutions. Serves what conv_fwd's own kernels serve; returns nothing, before it has begun, for
 // everything else, which then goes the way of one call per layer and is refused there if it is
 // wrong.
+#include <algorithm>
+
 #include "../../cpu/bn_affine.h"
 #include "../../cpu/conv_fwd.h"
 #include "../../cpu/conv_serves.h"
+#include "../../cpu/scratch.h"
 #include "../backend.h"
 #include "conv_own.h"
 #include "filter_cache.h"
@@ -51,45 +54,98 @@ struct ChainLayer {
 
 Ints out_size(const ConvShape& s) { return {s.n, s.k, s.p, s.q}; }
 
-Tensor run_layer(const ChainLayer& layer, const ConvShape& shape, const Tensor& x,
-                 const OptionalTensor& residual, Act act, double slope) {
-  const DeviceScope scope(x);
-  const Tensor y = empty_in(x, out_size(shape), MemoryFormat::ChannelsLast);
-  std::vector<float> vectors(4 * shape.k);  // mean, rstd, scale, bias
-  float* at = vectors.data();
-  const auto vector = [&](int i) {
-    return VectorIn{device_ptr(layer.tensors[i]), DType::kFloat32};
-  };
-  launch::bn_affine({vector(3),
-                     vector(4),
-                     vector(1),
-                     vector(2),
-                     {nullptr, DType::kFloat32},
-                     at,
-                     at + shape.k,
-                     at + 2 * shape.k,
-                     at + 3 * shape.k,
-                     shape.k,
-                     layer.eps,
-                     DType::kFloat32},
-                    scope.context());
-  ConvFwdParams params{};
-  params.x = floats(x);
-  params.w = floats(layer.weight());
-  params.w_strides = filter_strides(layer.weight());
-  params.scale = at + 2 * shape.k;
-  params.bias = at + 3 * shape.k;
-  params.residual = floats(residual);
-  params.act = act;
-  params.slope = static_cast<float>(slope);
-  params.y = static_cast<float*>(device_ptr(y));
-  params.shape = shape;
-  const auto packed = kept_filter(layer.weight(), params, scope.context());
-  params.packed = packed.get();
-  params.threads = thread_count();
-  launch::conv_fwd(params, scope.context());
-  return y;
-}
+int64_t in_floats(const ConvShape& s) { return s.c * s.h * s.w; }  // of an image
+int64_t out_floats(const ConvShape& s) { return s.k * s.p * s.q; }
+
+// A layer that runs: on some of the images at a time, with what is the same for all of them.
+class RunningLayer {
+ public:
+  RunningLayer(const ChainLayer& layer, const ConvShape& shape, Act act, double slope,
+               cpu::ParallelFor parallel_for)
+      : vectors_(4 * shape.k), parallel_for_(parallel_for) {
+    float* at = vectors_.data();  // mean, rstd, scale, bias
+    const auto vector = [&](int i) {
+      return VectorIn{device_ptr(layer.tensors[i]), DType::kFloat32};
+    };
+    BnAffineParams affine{};
+    affine.running_mean = vector(3), affine.running_var = vector(4);
+    affine.gamma = vector(1), affine.beta = vector(2);
+    affine.mean = at, affine.rstd = at + shape.k;
+    affine.scale = at + 2 * shape.k, affine.bias = at + 3 * shape.k;
+    affine.channels = shape.k, affine.eps = layer.eps, affine.dtype = DType::kFloat32;
+    launch::bn_affine(affine, parallel_for);
+    params_.w = floats(layer.weight());
+    params_.w_strides = filter_strides(layer.weight());
+    params_.scale = at + 2 * shape.k;
+    params_.bias = at + 3 * shape.k;
+    params_.act = act;
+    params_.slope = static_cast<float>(slope);
+    params_.shape = shape;
+    params_.threads = thread_count();
+    packed_ = kept_filter(layer.weight(), params_, parallel_for);
+    params_.packed = packed_.get();
+  }
+
+  RunningLayer(RunningLayer&&) = default;  // the pointers stay with what they point to
+
+  const ConvShape& shape() const { return params_.shape; }
+
+  void run(const float* x, const float* residual, int64_t images, float* y) {
+    params_.shape.n = images;
+    params_.x = x;
+    params_.residual = residual;
+    params_.y = y;
+    launch::conv_fwd(params_, parallel_for_);
+  }
+
+ private:
+  std::vector<float> vectors_;
+  std::shared_ptr<const float> packed_;
+  ConvFwdParams params_{};
+  cpu::ParallelFor parallel_for_;
+};
+
+// All layers on a few images before the next few, so that what lies between the layers stays in the
+// caches: the last layer's output for these images takes 4 MiB, if one image does not take more.
+constexpr int64_t kGroupFloats = int64_t{1} << 20;
+
+class Chain {
+ public:
+  Chain(std::vector<RunningLayer> layers, std::optional<RunningLayer> projection)
+      : layers_(std::move(layers)), projection_(std::move(projection)) {
+    for (size_t i = 0; i + 1 < layers_.size(); ++i)
+      between_ = std::max(between_, out_floats(layers_[i].shape()));
+  }
+
+  void run(const float* x, const float* residual, int64_t residual_floats, int64_t images,
+           float* y) {
+    const int64_t in = in_floats(layers_[0].shape()), out = out_floats(layers_.back().shape());
+    const int64_t group = std::clamp<int64_t>(kGroupFloats / out, 1, images);
+    // One after the other in two buffers, and the projection in a third.
+    float* buffers = cpu::scratch(cpu::Scratch::kChain, group * (2 * between_ + out));
+    for (int64_t first = 0; first < images; first += group) {
+      const int64_t count = std::min(group, images - first);
+      const float* skip = residual ? residual + first * residual_floats : nullptr;
+      if (projection_) {
+        float* projected = buffers + group * 2 * between_;
+        projection_->run(skip, nullptr, count, projected);
+        skip = projected;
+      }
+      const float* h = x + first * in;
+      for (size_t i = 0; i + 1 < layers_.size(); ++i) {
+        float* next = buffers + i % 2 * group * between_;
+        layers_[i].run(h, nullptr, count, next);
+        h = next;
+      }
+      layers_.back().run(h, skip, count, y + first * out);
+    }
+  }
+
+ private:
+  std::vector<RunningLayer> layers_;
+  std::optional<RunningLayer> projection_;
+  int64_t between_ = 0;  // floats of an image
+};
 
 // Layers in order, the residual's last if `projects`.
 OptionalTensor chain_inference(const Tensor& x, const OptionalTensor& residual,
@@ -109,30 +165,36 @@ OptionalTensor chain_inference(const Tensor& x, const OptionalTensor& residual,
     return ChainLayer{&tensors[i * kTensors], &geometry[i * kGeometry], eps[i]};
   };
   std::vector<ConvShape> shapes;
-  Ints size = sizes_of(x);
-  for (size_t i = 0; i < chained; ++i) {
+  const auto append = [&](size_t i, Ints& size) {
     const auto shape = layer(i).shape(size);
-    if (!shape) return std::nullopt;
+    if (!shape) return false;
     shapes.push_back(*shape);
     size = out_size(*shape);
+    return true;
+  };
+  Ints size = sizes_of(x);
+  for (size_t i = 0; i < chained; ++i) {
+    if (!append(i, size)) return std::nullopt;
   }
   Ints added = residual.has_value() ? sizes_of(*residual) : size;
-  if (projects) {
-    const auto shape = layer(chained).shape(added);
-    if (!shape) return std::nullopt;
-    shapes.push_back(*shape);
-    added = out_size(*shape);
-  }
+  const int64_t residual_floats = added[1] * added[2] * added[3];
+  if (projects && !append(chained, added)) return std::nullopt;
   if (added != size) return std::nullopt;
+
+  const DeviceScope scope(x);
   const Act f = act_of(act);
-  OptionalTensor skip = residual;
+  std::vector<RunningLayer> layers;
+  layers.reserve(chained);
+  for (size_t i = 0; i < chained; ++i)
+    layers.emplace_back(layer(i), shapes[i], f, slope, scope.context());
+  std::optional<RunningLayer> projection;
   if (projects)
-    skip = run_layer(layer(chained), shapes[chained], *residual, std::nullopt, Act::kIdentity, 0);
-  Tensor h = x;
-  for (size_t i = 0; i < chained; ++i) {
-    h = run_layer(layer(i), shapes[i], h, i + 1 == chained ? skip : std::nullopt, f, slope);
-  }
-  return h;
+    projection.emplace(layer(chained), shapes[chained], Act::kIdentity, 0.0, scope.context());
+  const Tensor y = empty_in(x, size, MemoryFormat::ChannelsLast);
+  Chain(std::move(layers), std::move(projection))
+      .run(floats(x), floats(residual), residual_floats, size[0],
+           static_cast<float*>(device_ptr(y)));
+  return y;
 }
 
 }  // namespace
