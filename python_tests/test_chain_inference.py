@@ -167,11 +167,6 @@ def empty(model: nn.Module, x: Tensor) -> Tensor:
     return x[:0]
 
 
-def one_pixel(model: nn.Module, x: Tensor) -> Tensor:
-    model.conv.padding = (3, 3)
-    return x[:, :, :1, :1]
-
-
 def training(model: nn.Module, x: Tensor) -> Tensor:
     model.bn.train()
     return x
@@ -193,8 +188,7 @@ def same_padding(model: nn.Module, x: Tensor) -> Tensor:
 
 
 OTHERS = [
-    fp64, bias, contiguous, sliced, empty, one_pixel, training, no_statistics, plain_bn,
-    same_padding,
+    fp64, bias, contiguous, sliced, empty, training, no_statistics, plain_bn, same_padding,
 ]  # fmt: skip
 
 
@@ -209,6 +203,18 @@ def test_others_go_op_by_op(change, calls: Calls) -> None:
         assert torch.equal(y, change(stock, x))
         torch.testing.assert_close(model(y), stock(y), rtol=1e-4, atol=1e-4)
     assert calls.served == 1
+
+
+@pytest.mark.parametrize(("channels", "size"), [(1, 9), (20, 1)])
+def test_where_both_formats_fit_the_output_has_that_of_the_other_way(
+    channels: int, size: int, calls: Calls
+) -> None:
+    model = Layer(nn.Conv2d(channels, 20, 3, 1, 2, bias=False), False, nn.ReLU())
+    model = rk.fuse(lively(model).to(memory_format=torch.contiguous_format))
+    with torch.no_grad():
+        one, other, _ = calls.both(lambda: model(images(2, size, channels)))
+    assert torch.equal(one, other)
+    assert one.stride() == other.stride()
 
 
 def test_errors_are_those_of_torch(calls: Calls) -> None:
