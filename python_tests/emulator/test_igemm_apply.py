@@ -28,11 +28,13 @@ SHAPES = {
         ConvShape(2, 104, 6, 6, 200, 1, 1),
         ConvShape(1, 128, 15, 22, 64, 1, 1, (2, 3)),
         ConvShape(1, 103, 4, 6, 24, 1, 1),
+        ConvShape(1, 208, 4, 4, 64, 1, 1, groups=2),
     ],
     256: [
         ConvShape(1, 256, 8, 8, 136, 1, 1),
         ConvShape(2, 300, 10, 5, 16, 1, 1, (2, 3)),
         ConvShape(1, 199, 4, 6, 24, 1, 1),
+        ConvShape(1, 400, 4, 4, 64, 1, 1, groups=2),
     ],
 }
 CASES = [(columns, shape) for columns, shapes in SHAPES.items() for shape in shapes]

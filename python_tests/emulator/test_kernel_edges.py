@@ -137,6 +137,25 @@ def test_generic_convolutions_through_every_activation(dtype, shape, transposed,
             assert torch.equal(OPS.conv_fwd(*args, *geometry), want.to(dtype))
 
 
+@pytest.mark.parametrize("transposed", [False, True], ids=["depth first", "lanes first"])
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.float64], ids=str)
+def test_nothing_is_read_behind_a_generic_filter(dtype, transposed, rng, monkeypatch):
+    """Of every depth up to that which is staged at once, and one more."""
+    monkeypatch.setenv("RNK_CUDA_CONV", "generic")
+    d = Draw(rng, (dtype, "nhwc"), True)
+    for depth in range(1, 34):
+        for shape in (ConvShape(1, depth, 1, 2, 5, 1, 1), ConvShape(1, 5, 1, 2, depth, 1, 1)):
+            geometry = (shape.stride, shape.padding, shape.dilation, shape.groups, False)
+            w = generic_filter(d, shape, transposed)
+            x, dy = d.activation(shape.x_size), d.activation(shape.y_size)
+            args = (x, w, *NO_PROLOGUE, *PLAIN)
+            want = reference.conv_fwd(*map(as_double, (*args, *geometry)))
+            assert torch.equal(OPS.conv_fwd(*args, *geometry), want.to(dtype))
+            args = (None, shape.x_size, *geometry)
+            want = reference.conv_dgrad(as_double(dy), as_double(w), *args)
+            assert torch.equal(OPS.conv_dgrad(dy, w, *args), want.to(dtype))
+
+
 # Channels by the parts of a filter gradient: one a group, which is not for the tensor cores; the
 # last of them in each of the four that a thread has, 32 apart.
 PARTS = {2: 6, 3: 38, 5: 70, 8: 230}

@@ -21,7 +21,7 @@ from .workers import forked
 # CPU seconds of tests tried on one break of one text before it counts as a survivor.
 TEST_SECONDS = 240.0
 # Texts that a break of a header is tried in.
-MOST_TEXTS = 3
+MOST_TEXTS = 6
 
 
 @dataclasses.dataclass
