@@ -162,6 +162,7 @@ class _RefusesDispatch(TorchDispatchMode):
 def test_freed_while_something_traces(mode: type, recwarn: pytest.WarningsRecorder) -> None:
     x, conv = layer(SHAPES[1])
     assert served(x, conv) == 2
+    gc.collect()
     before = packed_filters()["filters"]
     with mode():
         del conv
