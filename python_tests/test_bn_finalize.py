@@ -81,12 +81,14 @@ def test_finalize_without_running_statistics(rng, repro):
     )
 
 
+@pytest.mark.parametrize("channels", [0, 1])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_finalize_of_no_channels(dtype):
-    stats = torch.zeros(2, 3, 0, dtype=dtype)
+def test_finalize_of_few_channels(dtype, channels):
+    stats = torch.zeros(2, 3, channels, dtype=dtype)
+    stats[:, 0] = torch.tensor([[3], [4]])
     *vectors, count = OPS.bn_finalize(stats, *[None] * 6, 0.1, 1e-5)
-    assert [v.shape for v in vectors] == [(0,)] * 4
-    assert torch.equal(count, torch.zeros(1, dtype=dtype))
+    assert [v.shape for v in vectors] == [(channels,)] * 4
+    assert torch.equal(count, torch.full((1,), 7.0 * channels, dtype=dtype))
 
 
 @pytest.mark.parametrize("momentum", [0.1, None])
