@@ -141,9 +141,12 @@ def main() -> int:
             fetch()
             (folder / ".ready").touch()
     build()
-    files = [f"python_tests/test_{name}.py" for name in FILES]
-    options = ["-p", "no:cacheprovider", "-k", SELECTION, *sys.argv[1:]]
-    return run("-m", "pytest", *options, *files)
+    status = 0
+    for dtypes, names in FILES.items():
+        files = [f"python_tests/test_{name}.py" for name in names]
+        options = ["-p", "no:cacheprovider", "-k", SELECTION + dtypes, *sys.argv[1:]]
+        status |= run("-m", "pytest", *options, *files)
+    return status
 
 
 if __name__ == "__main__":
