@@ -60,11 +60,16 @@ def rows(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {row["name"]: row for row in found["parts"]}
 
 
+# One process of a spread run makes the two long runs, for all tests that look at them.
+together = pytest.mark.xdist_group("acceptance")
+
+
 @pytest.fixture(scope="module")
 def dry_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, dict[str, Any]]:
     return acceptance(tmp_path_factory.mktemp("dry"), "--dry-run")
 
 
+@together
 def test_the_dry_run_passes_and_says_little(dry_run: Any) -> None:
     done, found = dry_run
     assert done.returncode == 0, done.stdout + report.render(found)
@@ -74,6 +79,7 @@ def test_the_dry_run_passes_and_says_little(dry_run: Any) -> None:
     assert found["device"]["name"] and found["versions"]["torch"] and found["sources"]
 
 
+@together
 @pytest.mark.parametrize("name", NAMES)
 def test_a_part_of_the_dry_run_checked_something(name: str, dry_run: Any) -> None:
     row = rows(dry_run[1])[name]
@@ -90,6 +96,7 @@ def injected(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, dict[str, A
     return acceptance(tmp_path_factory.mktemp("injected"), "--dry-run", *options)
 
 
+@together
 @pytest.mark.parametrize("name", NAMES)
 def test_a_wrong_value_is_seen_by_the_part_and_by_the_exit_code(
     name: str, injected: Any, dry_run: Any
@@ -149,18 +156,18 @@ def test_an_interrupted_run_reports_what_it_had(number: int, tmp_path: Path) -> 
 
 
 def test_what_passed_is_not_run_again(tmp_path: Path) -> None:
-    only = ["--dry-run", "--only", "build"]  # the quickest
+    only = ["--dry-run", "--only", "graphs"]
 
     def reused(*options: str) -> bool:
-        return rows(acceptance(tmp_path, *only, *options)[1])["build"]["reused"]
+        return rows(acceptance(tmp_path, *only, *options)[1])["graphs"]["reused"]
 
     assert not reused()
     done, found = acceptance(tmp_path, *only)
-    assert (done.returncode, rows(found)["build"]["reused"]) == (0, True)
-    assert "build: passed before" in done.stdout
+    assert (done.returncode, rows(found)["graphs"]["reused"]) == (0, True)
+    assert "graphs: passed before" in done.stdout
     assert not reused("--force")
     # A failure is not kept, and takes the place of what passed.
-    assert acceptance(tmp_path, *only, "--inject=build")[0].returncode == 1
+    assert acceptance(tmp_path, *only, "--inject=graphs")[0].returncode == 1
     assert not reused()
 
 
@@ -182,6 +189,7 @@ def test_the_list_names_every_part() -> None:
     assert all(part.limit <= 480 for part in PARTS)
 
 
+@together
 @pytest.mark.parametrize(
     ("change", "defect"),
     [
@@ -199,6 +207,7 @@ def test_a_report_that_is_not_as_the_schema_says(
     assert any(defect in found for found in report.defects({**dry_run[1], **change}))
 
 
+@together
 @pytest.mark.parametrize("state", [s for s in report.STATES if s not in report.GOOD])
 def test_every_other_state_is_red(state: str, dry_run: Any) -> None:
     parts = [*dry_run[1]["parts"][1:], {**dry_run[1]["parts"][0], "state": state}]
