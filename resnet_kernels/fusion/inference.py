@@ -11,16 +11,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..ops import library
 from ..ops.layers import act_spec
 from ..ops.packed_filter import inference_filter
-from .layers import transformed
+from .layers import PLAIN, transformed
 
 _NATIVE = library.NAMESPACES["native"]
 _HAS_KERNELS = library.has_native_kernel("conv_fwd", "cpu")
-_PLAIN = (Tensor, nn.Parameter)
 
 
 def serves(x: Any) -> bool:
@@ -28,7 +27,7 @@ def serves(x: Any) -> bool:
     return (
         _HAS_KERNELS
         and not torch.is_grad_enabled()
-        and type(x) in _PLAIN
+        and type(x) in PLAIN
         and x.is_cpu
         and not torch.compiler.is_compiling()
         and not torch.is_autocast_enabled("cpu")
@@ -57,7 +56,7 @@ class _Layers:
             buffers.get("running_mean"),
             buffers.get("running_var"),
         ]
-        if any(type(t) not in _PLAIN for t in tensors) or own.get("bias") is not None:
+        if any(type(t) not in PLAIN for t in tensors) or own.get("bias") is not None:
             return False
         if bn.training or type(eps) is not float or conv.padding_mode != "zeros":
             return False
@@ -83,7 +82,7 @@ def chain(
 
     layers, projection: pairs of a convolution and a batch norm in eval mode. None: not served.
     """
-    if not serves(x) or not (residual is None or type(residual) in _PLAIN):
+    if not serves(x) or not (residual is None or type(residual) in PLAIN):
         return None
     made = _Layers()
     pairs = layers if projection is None else (*layers, projection)

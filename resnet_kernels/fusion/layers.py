@@ -26,7 +26,7 @@ from ..ops.layers import (
 from ..ops.library import namespace
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-_PLAIN = (Tensor, nn.Parameter)
+PLAIN = (Tensor, nn.Parameter)
 _MISSING = object()
 
 
@@ -45,7 +45,7 @@ class Call(NamedTuple):
 def is_plain(x: Any) -> bool:
     """Whether x is an activation that the ops take."""
     return (
-        type(x) in _PLAIN
+        type(x) in PLAIN
         and x.dim() == 4
         and x.dtype in _DTYPES
         and x.device.type in ("cpu", "cuda")
@@ -75,7 +75,7 @@ def start(x: Any, convolves: bool = True) -> Call | None:
 def _fits(tensor: Any, call: Call) -> bool:
     """Whether torch would take this weight or bias of a convolution with x as it is."""
     return (
-        type(tensor) in _PLAIN
+        type(tensor) in PLAIN
         and tensor.device == call.x.device
         and (tensor.dtype == call.x.dtype or call.casts)
     )
@@ -83,7 +83,7 @@ def _fits(tensor: Any, call: Call) -> bool:
 
 def _vector_fits(tensor: Any, call: Call) -> bool:
     """Whether torch would take this vector of a batch norm with x as it is."""
-    if type(tensor) not in _PLAIN or tensor.device != call.x.device:
+    if type(tensor) not in PLAIN or tensor.device != call.x.device:
         return False
     dtype = tensor.dtype
     mixed = dtype == torch.float32 and call.x.dtype != torch.float64
@@ -197,7 +197,7 @@ def _counts(tracked: Any, mean: Tensor | None, momentum: Any, call: Call) -> boo
     if tracked is None:
         return momentum is not None or mean is None
     return (
-        type(tracked) in _PLAIN
+        type(tracked) in PLAIN
         and tracked.dtype == torch.int64
         and tracked.numel() == 1
         and tracked.device == call.x.device
