@@ -33,7 +33,6 @@ RNK_INLINE void transpose_quad(const float* from, int64_t from_stride, float* to
 // to[channel][column] = from[column][channel] for all kTileCols columns; channels contiguous. A
 // cache line is used up before the next column's, which may share its set.
 inline void transpose_columns(const float* from, int64_t stride, int64_t channels, float* to) {
-  constexpr int64_t kLine = 16;
   int64_t c = 0;
   for (; c + kLine <= channels; c += kLine) {
     for (int column = 0; column < kTileCols; column += 4) {

@@ -124,7 +124,6 @@ class WgradConvolution {
   // What packing these pixels will read comes while the tiles before are summed: memory that
   // several taps read is not asked for.
   RNK_INLINE void prefetch(const DwPart& part, int64_t pixel, int64_t end) const {
-    constexpr int64_t kLine = 16;
     const bool one_tap = job_.grid_h == 1 && job_.depth() == job_.source_pixel;
     for (; pixel < end; ++pixel) {
       const float* dy = p_.dy + pixel * p_.shape.k + part.group * filters_;

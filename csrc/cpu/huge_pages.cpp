@@ -1,7 +1,6 @@
 #include "huge_pages.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <new>
 
 #if defined(__linux__)
@@ -11,42 +10,38 @@
 namespace rnk::cpu {
 namespace {
 
-constexpr size_t kLine = 64;
-constexpr size_t kSlab = 8 * kHugePage;
-
-size_t round_up(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * unit; }
-
-struct Free {
-  void operator()(void* p) const { std::free(p); }
-};
+constexpr size_t kLine = 64, kHugePage = size_t{2} << 20;
+constexpr int64_t kLineFloats = kLine / sizeof(float);
+constexpr int64_t kSlabFloats = 8 * kHugePage / sizeof(float);
 
 }  // namespace
 
-void* allocate_pages(size_t bytes) {
+Pages allocate_pages(int64_t floats) {
+  size_t bytes = floats * sizeof(float);
   const size_t alignment = bytes >= kHugePage ? kHugePage : kLine;
-  bytes = round_up(bytes, alignment);
-  void* p = std::aligned_alloc(alignment, bytes);
-  if (p == nullptr) throw std::bad_alloc();
+  bytes = (bytes + alignment - 1) / alignment * alignment;
+  Pages pages(static_cast<float*>(std::aligned_alloc(alignment, bytes)));
+  if (!pages) throw std::bad_alloc();
 #if defined(__linux__)
-  if (alignment == kHugePage) madvise(p, bytes, MADV_HUGEPAGE);
+  if (alignment == kHugePage) madvise(pages.get(), bytes, MADV_HUGEPAGE);
 #endif
-  return p;
+  return pages;
 }
 
 struct Slabs::Slab {
-  explicit Slab(size_t bytes) : data(allocate_pages(bytes)), size(bytes) {}
-  std::unique_ptr<void, Free> data;
-  size_t size, used = 0;
+  explicit Slab(int64_t floats) : data(allocate_pages(floats)), size(floats) {}
+  Pages data;
+  int64_t size, used = 0;
 };
 
 std::shared_ptr<float> Slabs::allocate(int64_t floats) {
-  const size_t bytes = round_up(floats * sizeof(float), kLine);
+  floats = (floats + kLineFloats - 1) / kLineFloats * kLineFloats;
   if (last_ && last_.use_count() == 1) last_->used = 0;  // all of its pieces are gone
-  if (!last_ || last_->size - last_->used < bytes)
-    last_ = std::make_shared<Slab>(std::max(bytes, kSlab));
-  char* at = static_cast<char*>(last_->data.get()) + last_->used;
-  last_->used += bytes;
-  return {last_, reinterpret_cast<float*>(at)};
+  if (!last_ || last_->size - last_->used < floats)
+    last_ = std::make_shared<Slab>(std::max(floats, kSlabFloats));
+  float* at = last_->data.get() + last_->used;
+  last_->used += floats;
+  return {last_, at};
 }
 
 }  // namespace rnk::cpu

@@ -5,14 +5,18 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <memory>
 
 namespace rnk::cpu {
 
-constexpr size_t kHugePage = size_t{2} << 20;
+struct FreePages {
+  void operator()(float* p) const { std::free(p); }
+};
+using Pages = std::unique_ptr<float, FreePages>;
 
-// Uninitialised, to be freed by std::free; in huge pages from 2 MiB on. Raises std::bad_alloc.
-void* allocate_pages(size_t bytes);
+// Uninitialised, aligned to 64 bytes; in huge pages from 2 MiB on. Raises std::bad_alloc.
+Pages allocate_pages(int64_t floats);
 
 // For what lives longer than a call: pieces of common slabs, aligned to 64 bytes. A slab is freed
 // with the last of its pieces. One thread at a time.

@@ -1,19 +1,12 @@
 #include "scratch.h"
 
-#include <cstdlib>
-#include <memory>
-
 #include "huge_pages.h"
 
 namespace rnk::cpu {
 namespace {
 
-struct Free {
-  void operator()(float* p) const { std::free(p); }
-};
-
 struct Piece {
-  std::unique_ptr<float, Free> data;
+  Pages data;
   int64_t floats = 0;
 };
 
@@ -25,7 +18,7 @@ float* scratch(Scratch piece, int64_t floats) {
   if (floats > kept.floats) {
     kept.data.reset();
     kept.floats = 0;
-    kept.data.reset(static_cast<float*>(allocate_pages(floats * sizeof(float))));
+    kept.data = allocate_pages(floats);
     kept.floats = floats;
   }
   return kept.data.get();
