@@ -28,14 +28,27 @@ def _conv(c: int, h: int, w: int, k: int, r: int, **geometry) -> ConvShape:
 # What the Winograd kernels meet: partial tiles, vectors, chunks and panels, every padding, several
 # blocks, images of one row or column.
 WINOGRAD = [
-    _conv(16, 8, 8, 16, 3),
-    _conv(17, 7, 5, 33, 3),
+    _conv(32, 8, 8, 32, 3),
+    _conv(37, 7, 5, 33, 3),
     _conv(65, 9, 6, 130, 3, padding=(0, 2)),
     _conv(64, 1, 9, 48, 3),
-    _conv(40, 11, 3, 24, 3, padding=(2, 0)),
+    _conv(40, 11, 3, 36, 3, padding=(2, 0)),
     _conv(130, 14, 15, 70, 3),
     ConvShape(9, 32, 17, 16, 32, 3, 3, (1, 1), (1, 1)),
     ConvShape(16, 32, 30, 30, 40, 3, 3, (1, 1), (1, 1)),
+]
+# What those meet that read padded bands of few channels: several bands of an image and one of
+# several images, tiles of rows and columns that end early, strides that differ, taps outside.
+BANDS = [
+    _conv(16, 8, 8, 16, 3),
+    _conv(16, 33, 40, 40, 3),
+    _conv(8, 30, 35, 17, 3, padding=(2, 0)),
+    _conv(32, 9, 23, 24, 3, stride=(2, 2)),
+    _conv(3, 25, 50, 20, 5, stride=(2, 1), padding=(2, 2)),
+    _conv(16, 12, 14, 9, 3, stride=(1, 2), dilation=(2, 1), padding=(1, 3)),
+    _conv(64, 7, 20, 48, 3, stride=(2, 2)),
+    _conv(32, 6, 5, 16, 1, stride=(2, 2), padding=(1, 1)),
+    ConvShape(40, 16, 5, 4, 64, 3, 3, (1, 1), (1, 1)),
 ]
 # What the direct ones meet beyond the hostile shapes: strides, dilation, groups of all sizes,
 # rectangles, many rows and few.
@@ -53,7 +66,7 @@ DIRECT = [
     _conv(8, 5, 5, 8, 3, padding=(5, 3)),
     ConvShape(13, 40, 20, 21, 24, 1, 1),
 ]
-SHAPES = [*WINOGRAD, *DIRECT, *HOSTILE, *(s.at(1, min(s.h, 7)) for s in RESNET)]
+SHAPES = [*WINOGRAD, *BANDS, *DIRECT, *HOSTILE, *(s.at(1, min(s.h, 7)) for s in RESNET)]
 
 
 # What the generic CUDA kernels meet beyond the hostile shapes: several tiles of pixels and of

@@ -16,6 +16,7 @@ from bn_cases import (
     vector_dtype,
 )
 from conv_cases import (
+    BANDS,
     DIRECT,
     EMULATED,
     EMULATED_SHAPES,
@@ -86,7 +87,7 @@ def test_bn_definition(case, mask, rng, repro):
 
 
 @pytest.mark.parametrize("act", [IDENTITY, RELU, GELU, SILU, LEAKY])
-@over([WINOGRAD[1], DIRECT[1], DIRECT[6]], EMULATED[1:2])
+@over([WINOGRAD[1], BANDS[0], BANDS[5], DIRECT[1], DIRECT[6]], EMULATED[1:2])
 def test_acts(case, act, rng, repro):
     shape, d = case.shape, draw(rng, case.dtype)
     dy, w = arguments(d, shape)
@@ -131,7 +132,7 @@ def test_contiguous_activations(case, rng, repro):
         assert torch.allclose(sums.double(), want_sums, rtol=1e-5, atol=1e-3), repro
 
 
-@over([*WINOGRAD[-2:], *DIRECT], [*EMULATED[1:3], EMULATED[-1]])
+@over([*WINOGRAD[-2:], *BANDS, *DIRECT], [*EMULATED[1:3], EMULATED[-1]])
 def test_own_kernels_and_the_same_bits(case, rng):
     shape, d = case.shape, draw(rng, case.dtype)
     args = (*arguments(d, shape), None, *bn_arguments(d, shape), RELU, 0.0, *geometry(shape))

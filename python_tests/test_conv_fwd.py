@@ -17,6 +17,7 @@ from bn_cases import (
     vector_dtype,
 )
 from conv_cases import (
+    BANDS,
     DIRECT,
     EMULATED,
     EMULATED_SHAPES,
@@ -71,7 +72,7 @@ def check_stats(y, stats, repro):
 
 @pytest.mark.parametrize("residual", [False, True], ids=["plain", "residual"])
 @pytest.mark.parametrize("act", [IDENTITY, RELU, GELU, SILU, LEAKY])
-@over([WINOGRAD[1], DIRECT[1], DIRECT[6]], EMULATED[1:2])
+@over([WINOGRAD[1], BANDS[0], BANDS[5], DIRECT[1], DIRECT[6]], EMULATED[1:2])
 def test_epilogue(case, act, residual, rng, repro):
     shape, d = case.shape, draw(rng, case.dtype)
     x, w = arguments(d, shape)
@@ -85,7 +86,7 @@ def test_epilogue(case, act, residual, rng, repro):
 
 
 @pytest.mark.parametrize("act", [IDENTITY, RELU, GELU, SILU, LEAKY])
-@over([WINOGRAD[1], DIRECT[1], DIRECT[6]], EMULATED[1:2])
+@over([WINOGRAD[1], BANDS[0], BANDS[5], DIRECT[1], DIRECT[6]], EMULATED[1:2])
 def test_prologue(case, act, rng, repro):
     """Taps outside the image are zero, not act(bias)."""
     shape, d = case.shape, draw(rng, case.dtype)
@@ -104,7 +105,7 @@ def test_integers_are_exact(case, rng):
     assert torch.equal(OPS.conv_fwd(*args), want.to(case.dtype))
 
 
-@over([*WINOGRAD[-2:], *DIRECT], [EMULATED[1], EMULATED[2], EMULATED[-1]])
+@over([*WINOGRAD[-2:], *BANDS, *DIRECT], [EMULATED[1], EMULATED[2], EMULATED[-1]])
 def test_own_kernels_and_the_same_bits(case, rng):
     shape, d = case.shape, draw(rng, case.dtype)
     x, w = arguments(d, shape)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from bn_cases import GELU, IDENTITY, LEAKY, OPS, RELU, SILU, as_double, check
 from conv_cases import (
+    BANDS,
     DIRECT,
     EMULATED,
     EMULATED_SHAPES,
@@ -47,7 +48,7 @@ def test_definition(case, layout, rng, repro):
 
 
 @pytest.mark.parametrize("act", [IDENTITY, RELU, GELU, SILU, LEAKY])
-@over([WINOGRAD[6], DIRECT[1], DIRECT[6]], EMULATED[1:2])
+@over([WINOGRAD[6], BANDS[5], DIRECT[1], DIRECT[6]], EMULATED[1:2])
 def test_prologue(case, act, rng, repro):
     shape, d = case.shape, draw(rng, case.dtype)
     before = prologue(d, shape.c, act)
@@ -89,7 +90,7 @@ def test_any_strides(case, rng):
     assert torch.equal(dw, reference.conv_wgrad(*map(as_double, args)).to(case.dtype))
 
 
-@over([*WINOGRAD[-2:], *DIRECT], [EMULATED[1], EMULATED[2], EMULATED[-1]])
+@over([*WINOGRAD[-2:], *BANDS, *DIRECT], [EMULATED[1], EMULATED[2], EMULATED[-1]])
 def test_own_kernels_and_the_same_bits(case, rng):
     shape, d = case.shape, draw(rng, case.dtype)
     with OwnKernels():

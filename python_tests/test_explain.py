@@ -40,6 +40,8 @@ def test_says_what_fuse_would_do_before_fuse() -> None:
 
 def test_convolution_kernels() -> None:
     reasons = {row.reason for row in explain(models.resnet8()).rows}
+    assert reasons == {"direct", "direct, Winograd F(2x2, 3x3)"}
+    reasons = {row.reason for row in explain(models.resnet18()).rows}
     assert reasons == {"direct", "Winograd F(2x2, 3x3)", "direct, Winograd F(2x2, 3x3)"}
     reasons = {row.reason for row in explain(models.resnet8().bfloat16()).rows}
     assert reasons == {"declared torch convolution"}

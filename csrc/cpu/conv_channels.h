@@ -8,10 +8,8 @@ inline bool suits_channels(int64_t groups, int64_t channels, int64_t columns) {
   return groups > 1 && channels <= kLanes && columns <= kLanes;
 }
 
-// Floats of expanded source that a task aims at: 256 KiB. And pixels, which its statistics add up
-// one by one.
-constexpr int64_t kBandFloats = 65536;
-constexpr int64_t kBandPixels = 448;
+// Floats of expanded source that a task aims at: 256 KiB.
+constexpr int64_t kExpandedFloats = 65536;
 
 // out[i] = x[lane[i]].
 RNK_INLINE FloatVec permute_lanes(FloatVec x, IntVec lane) {
@@ -41,39 +39,6 @@ struct ChannelVectors {
   int64_t first_group(int64_t vector) const { return vector * each; }
   int64_t groups_of(int64_t vector) const { return std::min(each, groups - vector * each); }
 };
-
-// A job cut in bands of grid lines of one image.
-struct BandPlan {
-  BandPlan(const GatherJob& of, int64_t first) : job(&of), first_block(first) {
-    if (of.rows() == 0) return;
-    const int64_t line = std::max<int64_t>(1, of.source_w) * kLanes * of.channels;
-    const int64_t span = of.taps_h.empty() ? 1 : of.taps_h.back().offset - of.taps_h[0].offset + 1;
-    const int64_t fitting = (kBandFloats / line - span) / of.stride_h + 1;
-    lines = std::clamp<int64_t>(std::min(fitting, kBandPixels / of.grid_w), 1, of.grid_h);
-    bands = (of.grid_h + lines - 1) / lines;
-    blocks = bands * of.n;
-  }
-  const GatherJob* job;
-  int64_t first_block;
-  int64_t lines = 0, bands = 0, blocks = 0;
-};
-
-struct Band {
-  int64_t image, begin, end;  // grid lines
-  int64_t source_begin, source_end;
-};
-
-inline Band band_of(const BandPlan& plan, int64_t block) {
-  const GatherJob& job = *plan.job;
-  Band b{block / plan.bands, block % plan.bands * plan.lines, 0, 0, 0};
-  b.end = std::min(job.grid_h, b.begin + plan.lines);
-  if (job.taps_h.empty()) return b;
-  const int64_t first = b.begin * job.stride_h + job.taps_h[0].offset;
-  const int64_t last = (b.end - 1) * job.stride_h + job.taps_h.back().offset;
-  b.source_begin = std::clamp<int64_t>(first, 0, job.source_h);
-  b.source_end = std::clamp(last + 1, b.source_begin, job.source_h);
-  return b;
-}
 
 // One vector's share of a band of the source: [line][column][channel of the group][kLanes].
 template <PackIn kIn>
@@ -215,13 +180,5 @@ class ChannelsConvolution {
   float* const partial_;
   const ChannelVectors vectors_;
 };
-
-inline std::vector<BandPlan> plan_bands(const std::vector<GatherJob>& jobs) {
-  std::vector<BandPlan> plans;
-  for (const GatherJob& job : jobs) {
-    plans.emplace_back(job, plans.empty() ? 0 : plans.back().first_block + plans.back().blocks);
-  }
-  return plans;
-}
 
 RNK_ISA_END

@@ -4,5 +4,7 @@
 #include "conv_pack.h"
 #include "conv_pack_filter.h"
 #include "conv_rows.h"
+#include "conv_band.h"
+#include "conv_bands.h"
 #include "conv_channels.h"
 #include "conv_gather_run.h"

@@ -120,7 +120,13 @@ class PanelEpilogue {
         channel_(channel),
         two_(channel + kLanes < end),
         first_(t, channel, end),
-        second_(t, channel + kLanes, end) {}
+        second_(t, two_ ? channel + kLanes : channel, end) {}
+
+  // Whether kSimple is for this panel.
+  static bool simple(const EpilogueTensors& t, int64_t channel, int64_t end) {
+    return is_simple(t, channel, end) &&
+           (channel + kLanes >= end || is_simple(t, channel + kLanes, end));
+  }
 
   // The lines that put() will write and read: while they come, the product is summed.
   RNK_INLINE void prefetch(const int64_t* pixels, int rows) const {
@@ -311,8 +317,7 @@ class RowsConvolution {
               const float* b, int64_t depth, float* c, bool accumulate, Ahead& ahead) const {
     const int64_t first = panel.group * p_.columns;
     const int64_t channel = first + panel.index * kTileCols, end = first + p_.columns;
-    const bool simple = is_simple(p_.out, channel, end) && is_simple(p_.out, channel + kLanes, end);
-    if (simple) {
+    if (PanelEpilogue<kKind, true>::simple(p_.out, channel, end)) {
       PanelEpilogue<kKind, true> epilogue(p_.out, channel, end);
       finish_rows(epilogue, rows, a, stride, b, depth, c, accumulate, ahead);
     } else {

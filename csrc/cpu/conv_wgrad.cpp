@@ -6,7 +6,7 @@
 namespace rnk::cpu {
 
 void conv_wgrad(const ConvWgradParams& params, ParallelFor parallel_for) {
-  const auto run = winograd_wgrad_serves(params.shape) ? conv_wgrad_winograd : conv_wgrad_direct;
+  const auto run = winograd_serves(params.shape) ? conv_wgrad_winograd : conv_wgrad_direct;
   run(params, parallel_for);
 }
 

@@ -2,9 +2,6 @@
 // expanded x of conv_channels.h.
 RNK_ISA_BEGIN
 
-// Pixels are cut in chunks until there are as many tasks.
-constexpr int64_t kWantedTasks = 16;
-
 template <PackIn kIn>
 class WgradChannels {
  public:
@@ -12,7 +9,7 @@ class WgradChannels {
       : p_(params),
         job_(job),
         vectors_(params.shape.groups, job.channels, params.shape.k / params.shape.groups),
-        bands_(job, 0),
+        bands_(job, 0, kExpandedFloats, kLanes * job.channels, kBandPixels),
         chunks_(std::clamp<int64_t>(std::min(kWantedTasks / vectors_.count, bands_.blocks), 1,
                                     kWantedTasks)),
         size_(job.depth() * kLanes) {}

@@ -1,5 +1,6 @@
 // The kernels of conv_wgrad_direct.cpp for one instruction set.
 #include "conv_direct_all.h"
+#include "conv_wgrad_bands.h"
 #include "conv_wgrad_channels.h"
 
 RNK_ISA_BEGIN
@@ -206,6 +207,9 @@ void wgrad_run(const ConvWgradParams& p, ParallelFor parallel_for) {
   GatherJob job = gather_fwd(p.shape);
   if (suits_channels(groups, job.channels, p.shape.k / groups)) {
     return WgradChannels<kIn>(p, job).run(parallel_for);
+  }
+  if (suits_wgrad_bands(job, groups)) {
+    return WgradBands<kIn>(p, job).run(parallel_for);
   }
   flatten(job);
   const WgradPlan plan(job, p.shape.k / groups, groups);

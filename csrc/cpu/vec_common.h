@@ -30,7 +30,7 @@
 #if defined(__clang__)
 #define RNK_UNROLL _Pragma("clang loop unroll(full)")
 #else
-#define RNK_UNROLL _Pragma("GCC unroll 16")
+#define RNK_UNROLL _Pragma("GCC unroll 32")
 #endif
 
 namespace rnk::cpu {

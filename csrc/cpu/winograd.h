@@ -10,7 +10,6 @@ namespace rnk::cpu {
 
 // Whether these kernels serve the shape, and are expected to be faster than the direct ones.
 bool winograd_serves(const ConvShape& shape);
-bool winograd_wgrad_serves(const ConvShape& shape);
 
 void conv_fwd_winograd(const ConvFwdParams& params, ParallelFor parallel_for);
 int64_t conv_fwd_winograd_floats(const ConvShape& shape);

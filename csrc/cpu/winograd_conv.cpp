@@ -19,11 +19,7 @@ bool winograd_serves(const ConvShape& s) {
   const bool geometry = s.r == 3 && s.s == 3 && s.stride_h == 1 && s.stride_w == 1 &&
                         s.dilation_h == 1 && s.dilation_w == 1 && s.groups == 1 &&
                         s.padding_h <= 2 && s.padding_w <= 2;
-  return geometry && s.n * s.p * s.q > 0 && s.c >= 16 && s.k >= 16;
-}
-
-bool winograd_wgrad_serves(const ConvShape& s) {
-  return winograd_serves(s) && s.c >= 32 && s.k >= 32;
+  return geometry && s.n * s.p * s.q > 0 && s.c >= 32 && s.k >= 32;
 }
 
 void conv_fwd_winograd(const ConvFwdParams& params, ParallelFor parallel_for) {

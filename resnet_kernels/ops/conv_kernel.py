@@ -16,7 +16,7 @@ DIRECT = "direct"
 TORCH = "declared torch convolution"
 
 # Below these the transforms cost more than the products save.
-_WINOGRAD_CHANNELS = 16
+_WINOGRAD_CHANNELS = 32
 
 
 def cpu_conv_kernel(
