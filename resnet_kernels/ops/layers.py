@@ -150,12 +150,15 @@ def uses_tf32(x: Tensor, ns: Any) -> bool:
     """Whether torch's setting asks for tf32 in this convolution; the CPU kernels have no tf32."""
     if x.dtype != torch.float32 or (x.is_cpu and ns.name == "resnet_kernels"):
         return False
-    return _tf32_is_allowed()
+    if torch.compiler.is_compiling():
+        # Imported here: its decorator imports dynamo, which takes as long as torch itself.
+        from .tf32 import constant_tf32_is_allowed
+
+        return constant_tf32_is_allowed()
+    return tf32_is_allowed()
 
 
-# dynamo cannot trace the setting: compiled code keeps the one it was compiled under.
-@torch.compiler.assume_constant_result
-def _tf32_is_allowed() -> bool:
+def tf32_is_allowed() -> bool:
     return torch.backends.cudnn.conv.fp32_precision == "tf32"  # type: ignore[attr-defined]
 
 
