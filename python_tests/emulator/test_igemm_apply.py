@@ -115,8 +115,9 @@ def check(name: str, columns: int, shape: ConvShape, rng: torch.Generator) -> No
             assert torch.equal(ours, exact.to(ours.dtype))
     y_prev, bn = d.activation(shape.x_size), d.bn(shape.c)
     bits = reference.bn_act_fwd_mask(y_prev, *bn[2:], None, None, None, RELU, 0.0)[1]
-    for mask, act in ((None, LEAKY), (bits, RELU)):
-        args = (*given, None, y_prev, *bn, mask, act, 0.5, *geometry)
+    branch = d.activation(shape.x_size)
+    for mask, act, added in ((None, LEAKY, None), (bits, RELU, branch), (None, RELU, branch)):
+        args = (*given, added, y_prev, *bn, mask, act, 0.5, *geometry)
         with emulator.active() as run:
             g, sums, dy = OPS.conv_apply_dgrad_bn(*args)
         assert applied(run.kernels)
