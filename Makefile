@@ -15,7 +15,7 @@ demo: setup
 
 test: setup
 	OMP_NUM_THREADS=1 RNK_EMULATOR_OBJECTS=build/native/emulator \
-		$(BIN)/python -m pytest -n 2 --dist loadgroup --check-ptx-coverage $(PYTEST_FLAGS)
+		$(BIN)/python -m pytest -n 2 --check-ptx-coverage $(PYTEST_FLAGS)
 
 lint: setup $(VENV)/.lint
 	$(BIN)/ruff check .

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +19,8 @@ from resnet_kernels.acceptance.parts import PARTS
 
 ROOT = Path(__file__).parents[1]
 NAMES = [part.name for part in PARTS]
+QUICK = ("graphs", "streams")
+QUICK_RUN = ("--dry-run", "--only", *QUICK)
 # What exists on a GPU alone, and must not be called passed without one.
 NEED_A_GPU = {
     "build": "the build for the GPU at hand",
@@ -56,63 +58,53 @@ def read(out: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.fixture(scope="module")
+def quick_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a run of two parts."""
+    folder = tmp_path_factory.mktemp("quick")
+    done, found = acceptance(folder, *QUICK_RUN)
+    assert (done.returncode, [row["reused"] for row in rows(found).values()]) == (0, [False, False])
+    return folder
+
+
+@pytest.fixture
+def quick_run(quick_folder: Path) -> dict[str, Any]:
+    return read(quick_folder)
+
+
 def rows(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {row["name"]: row for row in found["parts"]}
 
 
-# One process of a spread run makes the two long runs, for all tests that look at them.
-together = pytest.mark.xdist_group("acceptance")
-
-
-@pytest.fixture(scope="module")
-def dry_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, dict[str, Any]]:
-    return acceptance(tmp_path_factory.mktemp("dry"), "--dry-run")
-
-
-@together
-def test_the_dry_run_passes_and_says_little(dry_run: Any) -> None:
-    done, found = dry_run
+# One test each: of a run that is spread over processes, only one makes the long run.
+def test_the_dry_run_passes_says_little_and_every_part_checks_something(tmp_path: Path) -> None:
+    done, found = acceptance(tmp_path, "--dry-run")
     assert done.returncode == 0, done.stdout + report.render(found)
     assert done.stdout.count("\n") == len(PARTS) + 2
     assert done.stderr == ""
     assert found["passed"] and list(rows(found)) == NAMES
     assert found["device"]["name"] and found["versions"]["torch"] and found["sources"]
+    for name, row in rows(found).items():
+        assert row["state"] == "passed", (name, row["log_tail"])
+        assert row["counts"]["passed"] > 0, name
+        assert sum(row["counts"].values()) == row["counts"]["passed"], name
+        assert name not in NEED_A_GPU or NEED_A_GPU[name] in row["needs_gpu"], name
 
 
-@together
-@pytest.mark.parametrize("name", NAMES)
-def test_a_part_of_the_dry_run_checked_something(name: str, dry_run: Any) -> None:
-    row = rows(dry_run[1])[name]
-    assert row["state"] == "passed", row["log_tail"]
-    assert row["counts"]["passed"] > 0
-    assert sum(row["counts"].values()) == row["counts"]["passed"]
-    assert name not in NEED_A_GPU or NEED_A_GPU[name] in row["needs_gpu"]
-
-
-@pytest.fixture(scope="module")
-def injected(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, dict[str, Any]]:
-    """Every part compares with a wrong value."""
+def test_every_part_sees_a_wrong_value_which_alone_makes_a_run_red(tmp_path: Path) -> None:
     options = [f"--inject={name}" for name in NAMES]
-    return acceptance(tmp_path_factory.mktemp("injected"), "--dry-run", *options)
-
-
-@together
-@pytest.mark.parametrize("name", NAMES)
-def test_a_wrong_value_is_seen_by_the_part_and_by_the_exit_code(
-    name: str, injected: Any, dry_run: Any
-) -> None:
-    done, found = injected
-    row = rows(found)[name]
-    assert row["state"] == "failed", row["log_tail"]
-    # By a comparison, not by code that broke.
-    assert row["counts"]["failed"] >= 1 and not row["counts"].get("errors"), row["log_tail"]
-    assert row["reason"]
+    done, found = acceptance(tmp_path, "--dry-run", *options)
     assert (done.returncode, found["passed"]) == (1, False)
-    # And it alone makes a run red.
-    good = copy.deepcopy(dry_run[1])
-    good["parts"] = [row if part["name"] == name else part for part in good["parts"]]
-    assert not report.is_good(good["parts"])
-    assert "passed: contradicts the parts" in report.defects(good)
+    passed = [{**part, "state": "passed", "reason": ""} for part in found["parts"]]
+    assert report.is_good(passed) and list(rows(found)) == NAMES
+    for i, row in enumerate(found["parts"]):
+        log = (row["name"], row["log_tail"])
+        assert row["state"] == "failed" and row["reason"], log
+        # By a comparison, not by code that broke.
+        assert row["counts"]["failed"] >= 1 and not row["counts"].get("errors"), log
+        one = [*passed[:i], row, *passed[i + 1 :]]
+        assert not report.is_good(one)
+        assert "passed: contradicts the parts" in report.defects({**found, "passed": True})
 
 
 @pytest.mark.parametrize(
@@ -125,7 +117,7 @@ def test_a_wrong_value_is_seen_by_the_part_and_by_the_exit_code(
 )
 def test_a_part_that_does_not_come_back(kind: str, reason: str, tmp_path: Path) -> None:
     """It fails, and those after it run."""
-    options = ["--dry-run", "--only", "streams", "graphs", f"--inject=graphs:{kind}"]
+    options = [*QUICK_RUN, f"--inject=graphs:{kind}"]
     options += ["--limit", "4"] if kind == "hang" else []
     done, found = acceptance(tmp_path, *options)
     assert done.returncode == 1, done.stdout
@@ -136,7 +128,7 @@ def test_a_part_that_does_not_come_back(kind: str, reason: str, tmp_path: Path) 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_reports_what_it_had(number: int, tmp_path: Path) -> None:
-    options = ["--dry-run", "--only", "graphs", "streams", "--inject=graphs:hang"]
+    options = [*QUICK_RUN, "--inject=graphs:hang"]
     process = subprocess.Popen(
         command(tmp_path, *options), cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True
     )
@@ -155,20 +147,21 @@ def test_an_interrupted_run_reports_what_it_had(number: int, tmp_path: Path) -> 
     assert not found["passed"]
 
 
-def test_what_passed_is_not_run_again(tmp_path: Path) -> None:
-    only = ["--dry-run", "--only", "graphs"]
+def test_what_passed_is_not_run_again(quick_folder: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(quick_folder, tmp_path / "out")
 
-    def reused(*options: str) -> bool:
-        return rows(acceptance(tmp_path, *only, *options)[1])["graphs"]["reused"]
+    def run(*options: str) -> tuple[int, str, list[bool]]:
+        done, found = acceptance(out, *QUICK_RUN, *options)
+        return done.returncode, done.stdout, [row["reused"] for row in rows(found).values()]
 
-    assert not reused()
-    done, found = acceptance(tmp_path, *only)
-    assert (done.returncode, rows(found)["graphs"]["reused"]) == (0, True)
-    assert "graphs: passed before" in done.stdout
-    assert not reused("--force")
     # A failure is not kept, and takes the place of what passed.
-    assert acceptance(tmp_path, *only, "--inject=graphs")[0].returncode == 1
-    assert not reused()
+    code, said, reused = run(f"--inject={QUICK[0]}")
+    assert (code, reused) == (1, [False, True])
+    assert f"{QUICK[1]}: passed before" in said and f"{QUICK[0]}: passed before" not in said
+    code, _, reused = run()
+    assert (code, reused) == (0, [False, True])
+    code, _, reused = run("--force")
+    assert (code, reused) == (0, [False, False])
 
 
 def test_without_a_gpu_the_run_ends_at_once_in_one_line(tmp_path: Path) -> None:
@@ -189,7 +182,6 @@ def test_the_list_names_every_part() -> None:
     assert all(part.limit <= 480 for part in PARTS)
 
 
-@together
 @pytest.mark.parametrize(
     ("change", "defect"),
     [
@@ -202,15 +194,14 @@ def test_the_list_names_every_part() -> None:
     ],
 )
 def test_a_report_that_is_not_as_the_schema_says(
-    change: dict[str, Any], defect: str, dry_run: Any
+    change: dict[str, Any], defect: str, quick_run: dict[str, Any]
 ) -> None:
-    assert any(defect in found for found in report.defects({**dry_run[1], **change}))
+    assert any(defect in found for found in report.defects({**quick_run, **change}))
 
 
-@together
 @pytest.mark.parametrize("state", [s for s in report.STATES if s not in report.GOOD])
-def test_every_other_state_is_red(state: str, dry_run: Any) -> None:
-    parts = [*dry_run[1]["parts"][1:], {**dry_run[1]["parts"][0], "state": state}]
-    assert report.is_good(dry_run[1]["parts"])
+def test_every_other_state_is_red(state: str, quick_run: dict[str, Any]) -> None:
+    parts = [*quick_run["parts"][1:], {**quick_run["parts"][0], "state": state}]
+    assert report.is_good(quick_run["parts"])
     assert not report.is_good(parts)
     assert not report.is_good([])
