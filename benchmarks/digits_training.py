@@ -124,14 +124,23 @@ def train_exactly(
     return train(copy.deepcopy(model).double(), (batch[0].double(), batch[1]), "fp64", steps)
 
 
+def distances(gradients: dict[str, Tensor], exact: dict[str, Tensor]) -> dict[str, float]:
+    """Relative L2 distance of each parameter's gradient from fp64's."""
+    return {name: Distance.of(gradients[name], want).l2 for name, want in exact.items()}
+
+
+def beyond_allowed(mode: str, ours: dict[str, float], theirs: dict[str, float]) -> list[str]:
+    """Parameters whose distance is larger than ALLOWED, with both distances."""
+    factor, floor = ALLOWED[mode]
+    return [
+        f"{name}: {mine:.2e}, stock torch {theirs[name]:.2e}"
+        for name, mine in ours.items()
+        if not mine <= factor * theirs[name] + floor
+    ]
+
+
 def worse_than_allowed(
     mode: str, ours: dict[str, Tensor], theirs: dict[str, Tensor], exact: dict[str, Tensor]
 ) -> list[str]:
-    """Parameters whose gradient is farther from fp64's than ALLOWED, with both distances."""
-    factor, floor = ALLOWED[mode]
-    found = []
-    for name, want in exact.items():
-        mine, stock = (Distance.of(g[name], want).l2 for g in (ours, theirs))
-        if not mine <= factor * stock + floor:
-            found.append(f"{name}: {mine:.2e}, stock torch {stock:.2e}")
-    return found
+    """The same of gradients."""
+    return beyond_allowed(mode, distances(ours, exact), distances(theirs, exact))

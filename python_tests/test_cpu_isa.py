@@ -23,6 +23,7 @@ SELECTION = (
 
 def run(isa: str, *command: str) -> str:
     env = {**os.environ, "RNK_CPU_ISA": isa, "OMP_NUM_THREADS": "1", "RNK_TEST_BACKENDS": "cpu"}
+    env["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     done = subprocess.run(
         [sys.executable, *command], env=env, cwd=TESTS.parent, capture_output=True, text=True
     )
@@ -42,7 +43,7 @@ OTHERS = [isa for isa, flag in (("baseline", "avx2"), ("avx2", "avx512vl")) if f
 @pytest.mark.parametrize("isa", OTHERS)
 def test_kernels(isa):
     files = [str(TESTS / f"test_{name}.py") for name in (*VECTORS, *CONVOLUTIONS)]
-    options = ("-x", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:ptx_coverage")
+    options = ("-x", "-p", "no:cacheprovider", "-p", "no:ptx_coverage")
     passed = run(isa, "-m", "pytest", *options, "-k", SELECTION, *files)
     assert int(passed.split(" passed")[0].split()[-1]) > 500, passed
 

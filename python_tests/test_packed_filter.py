@@ -18,8 +18,8 @@ from resnet_kernels import models
 from resnet_kernels.ops import conv_act
 from resnet_kernels.ops.packed_filter import packed_filters
 
-# (C, H, W, K, kernel, stride, padding, groups): few channels; Winograd, whole panels and not; direct
-# by rows and, with few of them, by columns; a stem; more than one block of the depth; groups.
+# (C, H, W, K, kernel, stride, padding, groups): few channels; Winograd; direct by rows and, with
+# few of them, by columns; a stem; more than one block of the depth; groups.
 SHAPES = [
     (16, 9, 8, 16, 3, 1, 1, 1),
     (35, 7, 7, 70, 3, 1, 1, 1),

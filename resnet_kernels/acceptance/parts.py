@@ -51,7 +51,7 @@ PARTS = (
     Part(
         "gradcheck",
         "gradients against finite differences in fp64",
-        Suite(("gradcheck",), BOTH, "test_gradcheck and bn_act-silu-train and cuda"),
+        Suite(("gradcheck",), BOTH, "test_gradcheck and emulated-bn_act-silu-train and cuda"),
     ),
     Part(
         "opcheck",

@@ -57,7 +57,7 @@ def _workers() -> list[str]:
     cores = os.cpu_count() or 1
     count = max(1, min(MAX_WORKERS, cores // 2))
     os.environ["OMP_NUM_THREADS"] = str(max(1, cores // count))
-    return ["-n", str(count)]
+    return ["-p", "xdist", "-n", str(count)]
 
 
 def injected(context: Context) -> list[str]:
@@ -97,6 +97,8 @@ def run_pytest(arguments: list[str]) -> Outcome:
 
     sys.path.insert(0, str(TESTS))
     os.chdir(ROOT)
+    # Other packages' plugins take longer to load than a small suite takes to run.
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     counter = Counter()
     fixed = ["-q", "--tb=short", "-p", "no:cacheprovider", "-p", "no:ptx_coverage"]
     fixed += ["-m", "full or not full", "--show-capture", "no"]
