@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from resnet_kernels.bench import engines, gate, memory, step
+from resnet_kernels.bench import engines, gate, memory, step, timing
 from resnet_kernels.bench.timing import interleave, quantiles
 from resnet_kernels.bench.workload import Case, Workload, create_model
 from resnet_kernels.cli import main
@@ -37,6 +37,14 @@ def test_interleaving_runs_each_once_per_repetition_in_changing_order() -> None:
     assert {"".join(sorted(r)) for r in rounds} == {"abc"}
     assert len(set(rounds)) > 3
     assert {t.reps for t in timings.values()} == {20}
+
+
+def test_untimed_calls_come_in_front_of_a_timed_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(timing.time, "sleep", lambda seconds: calls.append(f"{seconds}"))
+    found = interleave({"a": lambda: calls.append("a")}, reps=2, warmup=0, rest=0.5, lead=2)
+    assert calls == ["0.5", "a", "a", "a"] * 2
+    assert found["a"].reps == 2
 
 
 def test_gate_passes_the_fused_network() -> None:

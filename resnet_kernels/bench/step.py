@@ -25,6 +25,8 @@ COLUMNS = {
     "peak_mb": "peak MB",
 }
 MB = 1e6
+# onnxruntime's threads wait busily for some 50 ms after a call.
+REST_SECONDS = 0.2
 Row = dict[str, object]
 
 
@@ -52,7 +54,12 @@ def measure(
         progress.update(task, description="time", completed=len(providers))
         work = {provider: Workload(provider, case) for provider in providers}
         calls = {provider: workload.call() for provider, workload in work.items()}
-        timings = interleave(calls, reps, warmup, case.seed, device, lambda: progress.advance(task))
+        # Inference in earnest asks one network again and again.
+        serving = not case.train and device.type == "cpu"
+        timings = interleave(
+            calls, reps, warmup, case.seed, device, lambda: progress.advance(task),
+            rest=REST_SECONDS if serving else 0.0, lead=2 if serving else 0,
+        )  # fmt: skip
     saved = {p: memory.saved_bytes(w) if case.train else None for p, w in work.items()}
     return [Measurement(p, timings[p], saved[p], peak[p]) for p in providers]
 

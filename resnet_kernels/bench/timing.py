@@ -71,10 +71,15 @@ def interleave(
     device: torch.device | None = None,
     tick: Callable[[], None] = lambda: None,
     before: Callable[[], object] = lambda: None,
+    rest: float = 0.0,
+    lead: int = 0,
 ) -> dict[str, Timing]:
     """Times the calls against each other; slow phases of the machine hit all of them alike.
 
     Args:
+        rest: seconds of silence before a candidate's turn, for what the one before left running:
+            engines' threads wait busily for more work. lead: its untimed calls in front of the
+            timed one, so that it finds caches as it leaves them itself.
         tick: called after each repetition, warm-up included.
         before: called before each call, outside the time: empties caches, for example.
     """
@@ -84,6 +89,9 @@ def interleave(
     for repetition in range(-warmup, reps):
         shuffle.shuffle(order)
         for name in order:
+            time.sleep(rest)
+            for _ in range(lead):
+                calls[name]()
             elapsed = time_once(calls[name], device, before)
             if repetition >= 0:
                 times[name].append(elapsed)
