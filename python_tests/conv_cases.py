@@ -46,9 +46,10 @@ BANDS = [
     _conv(32, 9, 23, 24, 3, stride=(2, 2)),
     _conv(3, 25, 50, 20, 5, stride=(2, 1), padding=(2, 2)),
     _conv(16, 12, 14, 9, 3, stride=(1, 2), dilation=(2, 1), padding=(1, 3)),
-    _conv(64, 7, 20, 48, 3, stride=(2, 2)),
+    _conv(8, 7, 20, 48, 3, stride=(2, 2)),
     _conv(32, 6, 5, 16, 1, stride=(2, 2), padding=(1, 1)),
     ConvShape(40, 16, 5, 4, 64, 3, 3, (1, 1), (1, 1)),
+    ConvShape(1, 16, 3, 1500, 16, 3, 3, (1, 1), (1, 1)),  # lines too long to be copied
 ]
 # What the direct ones meet beyond the hostile shapes: strides, dilation, groups of all sizes,
 # rectangles, many rows and few.

@@ -52,6 +52,17 @@ inline Band band_of(const BandPlan& plan, int64_t block) {
 // Floats of padded source that a band aims at: with what a tile writes it stays in an L1 cache.
 constexpr int64_t kPaddedFloats = 8192;
 
+// Whether padded bands suit a job: with more channels packed rows are as fast, and the lines that
+// one grid line reads should stay in a level-2 cache.
+inline bool suits_padded(const GatherJob& job, int64_t groups) {
+  constexpr int64_t kMostChannels = 32, kMostFloats = 65536;
+  if (groups > 1 || job.channels > kMostChannels || !job.contiguous_taps()) return false;
+  if (job.depth() == 0) return true;
+  const int64_t span = job.taps_h.back().offset - job.taps_h[0].offset + 1;
+  const int64_t columns = (job.grid_w - 1) * job.stride_w + static_cast<int64_t>(job.taps_w.size());
+  return span * columns * job.channels <= kMostFloats;
+}
+
 // The source lines of a band [line][column][channel] with the prologue applied and zeros where taps
 // lie outside: of one group, taps side by side. Grid pixel (band.begin + i, j) meets tap (r, s) at
 // line i * stride_h + r.offset - first r.offset, column j * stride_w + s.

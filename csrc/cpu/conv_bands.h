@@ -32,11 +32,10 @@ using BandTile = void (*)(const float*, const int64_t*, int64_t, int64_t, const 
 // The tile whose rows lie `pixel` floats apart, or null. [vectors - 1]
 inline const BandTile* band_tiles(int64_t pixel) {
   static constexpr BandTile kTiles[][2] = {
-      {band_tile<3, 1>, band_tile<3, 2>},    {band_tile<6, 1>, band_tile<6, 2>},
-      {band_tile<8, 1>, band_tile<8, 2>},    {band_tile<16, 1>, band_tile<16, 2>},
-      {band_tile<32, 1>, band_tile<32, 2>},  {band_tile<64, 1>, band_tile<64, 2>},
-      {band_tile<128, 1>, band_tile<128, 2>}};
-  constexpr int kPixels[] = {3, 6, 8, 16, 32, 64, 128};
+      {band_tile<3, 1>, band_tile<3, 2>},   {band_tile<6, 1>, band_tile<6, 2>},
+      {band_tile<8, 1>, band_tile<8, 2>},   {band_tile<16, 1>, band_tile<16, 2>},
+      {band_tile<32, 1>, band_tile<32, 2>}, {band_tile<64, 1>, band_tile<64, 2>}};
+  constexpr int kPixels[] = {3, 6, 8, 16, 32, 64};
   for (size_t i = 0; i < std::size(kPixels); ++i) {
     if (kPixels[i] == pixel) return kTiles[i];
   }
@@ -44,7 +43,7 @@ inline const BandTile* band_tiles(int64_t pixel) {
 }
 
 inline bool suits_bands(const GatherJob& job, int64_t groups) {
-  return groups == 1 && job.contiguous_taps() && band_tiles(job.channels * job.stride_w) != nullptr;
+  return suits_padded(job, groups) && band_tiles(job.channels * job.stride_w) != nullptr;
 }
 
 template <EpilogueKind kKind, PackIn kIn>

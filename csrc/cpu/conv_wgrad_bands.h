@@ -13,11 +13,6 @@ constexpr int kTapStep = 3;
 template <int kVectors>
 constexpr int kTapRows = kTileRows * kTileVectors / kVectors / kTapStep * kTapStep;
 
-// With more channels, packed rows are as fast.
-inline bool suits_wgrad_bands(const GatherJob& job, int64_t groups) {
-  return groups == 1 && job.channels <= 32 && job.depth() > 0 && job.contiguous_taps();
-}
-
 // Grid lines of x and dy that a tile sums over; distances in floats.
 struct BandLines {
   int64_t lines, pixels;

@@ -208,7 +208,7 @@ void wgrad_run(const ConvWgradParams& p, ParallelFor parallel_for) {
   if (suits_channels(groups, job.channels, p.shape.k / groups)) {
     return WgradChannels<kIn>(p, job).run(parallel_for);
   }
-  if (suits_wgrad_bands(job, groups)) {
+  if (suits_padded(job, groups) && job.depth() > 0) {
     return WgradBands<kIn>(p, job).run(parallel_for);
   }
   flatten(job);
