@@ -18,7 +18,6 @@ CONVOLUTIONS = ("conv_fwd", "conv_dgrad", "conv_wgrad")
 SELECTION = (
     "not nchw and not deterministic and not refuses and not huge and not same_bits"
     " and not (conv and (fp16 or bf16 or fp64))"
-    " and not (definition and (fp16 or fp64))"  # there by their integers
 )
 
 
