@@ -4,6 +4,16 @@ RNK_ISA_BEGIN
 // Of a band: its statistics add them up one by one.
 constexpr int64_t kBandPixels = 448;
 
+// Source lines that a grid line's taps reach over; a job without taps counts as one.
+inline int64_t tap_span(const GatherJob& job) {
+  return job.taps_h.empty() ? 1 : job.taps_h.back().offset - job.taps_h[0].offset + 1;
+}
+
+// Source columns that the taps of all grid columns reach over, where they lie side by side.
+inline int64_t padded_columns(const GatherJob& job) {
+  return (job.grid_w - 1) * job.stride_w + std::max<int64_t>(1, job.taps_w.size());
+}
+
 // A job cut in bands of grid lines of one image.
 struct BandPlan {
   // floats: of source that a band aims at; pixel: those that it keeps of each; pixels: at most.
@@ -11,8 +21,7 @@ struct BandPlan {
       : job(&of), first_block(first) {
     if (of.rows() == 0) return;
     const int64_t line = std::max<int64_t>(1, of.source_w) * pixel;
-    const int64_t span = of.taps_h.empty() ? 1 : of.taps_h.back().offset - of.taps_h[0].offset + 1;
-    const int64_t fitting = (floats / line - span) / of.stride_h + 1;
+    const int64_t fitting = (floats / line - tap_span(of)) / of.stride_h + 1;
     lines = std::clamp<int64_t>(std::min(fitting, pixels / of.grid_w), 1, of.grid_h);
     bands = (of.grid_h + lines - 1) / lines;
     blocks = bands * of.n;
@@ -57,10 +66,7 @@ constexpr int64_t kPaddedFloats = 8192;
 inline bool suits_padded(const GatherJob& job, int64_t groups) {
   constexpr int64_t kMostChannels = 32, kMostFloats = 65536;
   if (groups > 1 || job.channels > kMostChannels || !job.contiguous_taps()) return false;
-  if (job.depth() == 0) return true;
-  const int64_t span = job.taps_h.back().offset - job.taps_h[0].offset + 1;
-  const int64_t columns = (job.grid_w - 1) * job.stride_w + static_cast<int64_t>(job.taps_w.size());
-  return span * columns * job.channels <= kMostFloats;
+  return tap_span(job) * padded_columns(job) * job.channels <= kMostFloats;
 }
 
 // The source lines of a band [line][column][channel] with the prologue applied and zeros where taps
@@ -73,7 +79,7 @@ class PaddedBands {
       : job_(job),
         in_(in),
         left_(job.taps_w.empty() ? 0 : job.taps_w[0].offset),
-        columns_((job.grid_w - 1) * job.stride_w + std::max<int64_t>(1, job.taps_w.size())) {
+        columns_(padded_columns(job)) {
     if constexpr (kIn == PackIn::kPlain) return;
     for (int64_t column = 0; column < job.source_w; ++column) {
       scale_.insert(scale_.end(), in.scale, in.scale + job.channels);
@@ -91,8 +97,7 @@ class PaddedBands {
   // In this thread's scratch, with `slack` more zeros.
   const float* copy(const float* source, const Band& band, int64_t slack) const {
     if (job_.taps_h.empty() || job_.taps_w.empty()) return scratch(Scratch::kInput, 1);
-    const int64_t span = job_.taps_h.back().offset - job_.taps_h[0].offset + 1;
-    const int64_t lines = (band.end - 1 - band.begin) * job_.stride_h + span;
+    const int64_t lines = (band.end - 1 - band.begin) * job_.stride_h + tap_span(job_);
     const int64_t top = band.begin * job_.stride_h + job_.taps_h[0].offset;
     float* padded = scratch(Scratch::kInput, lines * line_floats() + slack);
     float* to = padded;

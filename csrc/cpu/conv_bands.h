@@ -18,10 +18,7 @@ void band_tile(const float* a, const int64_t* tap_rows, int64_t taps_h, int64_t 
     for (int64_t k = 0; k < run; ++k, b += kTileCols) {
       FloatVec row[kVectors];
       RNK_UNROLL for (int v = 0; v < kVectors; ++v) row[v] = load_vec(b + v * kLanes);
-      RNK_UNROLL for (int r = 0; r < kRows; ++r) {
-        const FloatVec value = splat(at[r * kPixel + k]);
-        RNK_UNROLL for (int v = 0; v < kVectors; ++v) acc[r][v] += value * row[v];
-      }
+      add_products<kPixel>(acc, at + k, row);
     }
   }
   store_tile(acc, c, kTileCols, false);

@@ -30,10 +30,7 @@ void tap_tile(int rows, const float* x, const float* dy, const BandLines& at, in
       FloatVec row[kVectors];
       RNK_UNROLL for (int v = 0; v < kVectors - 1; ++v) row[v] = load_vec(b + v * kLanes);
       row[kVectors - 1] = load_lanes(b + (kVectors - 1) * kLanes, dy_lanes);
-      RNK_UNROLL for (int r = 0; r < kRows; ++r) {
-        const FloatVec value = splat(a[r]);
-        RNK_UNROLL for (int v = 0; v < kVectors; ++v) acc[r][v] += value * row[v];
-      }
+      add_products<1>(acc, a, row);
     }
   }
   RNK_UNROLL for (int r = 0; r < kRows; ++r) {

@@ -23,6 +23,16 @@ RNK_INLINE int panel_vectors(int64_t columns, int64_t panel) {
   return static_cast<int>(std::min<int64_t>((left + kLanes - 1) / kLanes, kTileVectors));
 }
 
+// acc [kRows][kVectors] += a column, whose rows lie kStride floats apart, times a row.
+template <int kStride, int kRows, int kVectors>
+RNK_INLINE void add_products(FloatVec (&acc)[kRows][kVectors], const float* a,
+                             const FloatVec (&row)[kVectors]) {
+  RNK_UNROLL for (int r = 0; r < kRows; ++r) {
+    const FloatVec value = splat(a[r * kStride]);
+    RNK_UNROLL for (int v = 0; v < kVectors; ++v) acc[r][v] += value * row[v];
+  }
+}
+
 // C [kRows, kVectors * kLanes] = or += the product.
 template <int kRows, int kVectors>
 RNK_INLINE void store_tile(const FloatVec (&acc)[kRows][kVectors], float* c, int64_t ldc,
@@ -48,10 +58,7 @@ RNK_INLINE void tile_by_rows(const float* a, int64_t chunk_stride, const float* 
       __builtin_prefetch(ahead, 0, 2);
       FloatVec row[kVectors];
       RNK_UNROLL for (int v = 0; v < kVectors; ++v) row[v] = load_vec(b + v * kLanes);
-      RNK_UNROLL for (int r = 0; r < kRows; ++r) {
-        const FloatVec value = splat(a[r * kChunk + k]);
-        RNK_UNROLL for (int v = 0; v < kVectors; ++v) acc[r][v] += value * row[v];
-      }
+      add_products<kChunk>(acc, a + k, row);
     }
   }
   store_tile(acc, c, ldc, accumulate);
@@ -66,10 +73,7 @@ RNK_INLINE void tile_by_depth(const float* a, const float* b, int64_t depth, flo
   for (int64_t k = 0; k < depth; ++k, a += kStrideA, b += kStrideB) {
     FloatVec row[kVectors];
     RNK_UNROLL for (int v = 0; v < kVectors; ++v) row[v] = load_vec(b + v * kLanes);
-    RNK_UNROLL for (int r = 0; r < kRows; ++r) {
-      const FloatVec value = splat(a[r]);
-      RNK_UNROLL for (int v = 0; v < kVectors; ++v) acc[r][v] += value * row[v];
-    }
+    add_products<1>(acc, a, row);
   }
   store_tile(acc, c, ldc, accumulate);
 }
