@@ -144,7 +144,7 @@ def test_training_follows_stock(mode, rng):
 
 
 @pytest.mark.parametrize(
-    "kernels, mode, steps", [("cpu", "fp32", 20), ("emulated", "fp32", 3), ("emulated", "tf32", 3)]
+    "kernels, mode, steps", [("cpu", "fp32", 20), ("emulated", "fp32", 6), ("emulated", "tf32", 6)]
 )
 def test_gradients_at_the_weights_of_every_step(kernels, mode, steps, rng):
     """Curves drift apart where a relu turns, gradients of equal weights do not; and where one turns
