@@ -10,10 +10,12 @@ constexpr int kBandRows = (kTileRows > 8 ? 16 : 8) / kVectors;
 // c [kBandRows][kTileCols] = the sum over tap rows, at a + tap_rows[], of `run` products each.
 template <int kPixel, int kVectors>
 void band_tile(const float* a, const int64_t* tap_rows, int64_t taps_h, int64_t run, const float* b,
-               float* c) {
+               float* c, const TileFetch& fetch) {
   constexpr int kRows = kBandRows<kVectors>;
   FloatVec acc[kRows][kVectors] = {};
+  int fetched = 0;
   for (int64_t tap = 0; tap < taps_h; ++tap) {
+    for (; fetched * taps_h < kRows * (tap + 1); ++fetched) fetch.row<kVectors>(fetched);
     const float* at = a + tap_rows[tap];
     for (int64_t k = 0; k < run; ++k, b += kTileCols) {
       FloatVec row[kVectors];
@@ -24,7 +26,8 @@ void band_tile(const float* a, const int64_t* tap_rows, int64_t taps_h, int64_t 
   store_tile(acc, c, kTileCols, false);
 }
 
-using BandTile = void (*)(const float*, const int64_t*, int64_t, int64_t, const float*, float*);
+using BandTile = void (*)(const float*, const int64_t*, int64_t, int64_t, const float*, float*,
+                          const TileFetch&);
 
 // The tile whose rows lie `pixel` floats apart, or null. [vectors - 1]
 inline const BandTile* band_tiles(int64_t pixel) {
@@ -135,10 +138,10 @@ class BandsConvolution {
       for (int64_t j = 0; j < job.grid_w; j += rows) {
         const int count = static_cast<int>(std::min<int64_t>(rows, job.grid_w - j));
         int64_t pixel = output_pixel(job, source.band.image, i, j);
-        for (int r = 0; r < count; ++r, pixel += job.step_w) pixels[r] = pixel;
-        epilogue.prefetch(pixels, count);
+        for (int r = 0; r < rows; ++r, pixel += r < count ? job.step_w : 0) pixels[r] = pixel;
         tile(line + j * job.stride_w * job.channels, source.tap_rows.data(),
-             static_cast<int64_t>(source.tap_rows.size()), run, filter, sums);
+             static_cast<int64_t>(source.tap_rows.size()), run, filter, sums,
+             epilogue.fetch(nullptr, pixels));
         epilogue.put(pixels, count, sums);
       }
     }

@@ -128,18 +128,14 @@ class PanelEpilogue {
            (channel + kLanes >= end || is_simple(t, channel + kLanes, end));
   }
 
-  // The lines that put() will write and read: while they come, the product is summed.
-  RNK_INLINE void prefetch(const int64_t* pixels, int rows) const {
-    for (int r = 0; r < rows; ++r) {
-      const int64_t at = pixels[r] * t_.channels + channel_;
-      for (int v = 0; v < kTileVectors; ++v) {
-        __builtin_prefetch(t_.out + at + v * kLanes, 1);
-        if constexpr (kKind == EpilogueKind::kAffine || kKind == EpilogueKind::kBnGrad) {
-          if (t_.residual) __builtin_prefetch(t_.residual + at + v * kLanes);
-        }
-        if constexpr (kKind == EpilogueKind::kBnGrad) __builtin_prefetch(t_.y + at + v * kLanes);
-      }
+  // What put() will write and read of these pixels.
+  RNK_INLINE TileFetch fetch(const float* ahead, const int64_t* pixels) const {
+    TileFetch f{ahead, pixels, t_.channels, t_.out + channel_};
+    if constexpr (kKind == EpilogueKind::kAffine || kKind == EpilogueKind::kBnGrad) {
+      if (t_.residual) f.read[0] = t_.residual + channel_;
     }
+    if constexpr (kKind == EpilogueKind::kBnGrad) f.read[1] = t_.y + channel_;
+    return f;
   }
 
   RNK_INLINE void put(const int64_t* pixels, int rows, const float* sums) {
@@ -308,7 +304,7 @@ class RowsConvolution {
     for (int64_t row = 0; row < rows; row += kTileRows) {
       const int count = static_cast<int>(std::min<int64_t>(kTileRows, rows - row));
       gemm_tile(count, a + row * kChunk, stride, b, depth, c + row * kTileCols, kTileCols,
-                accumulate, kTileVectors, ahead.lines(b, depth));
+                accumulate, kTileVectors, {ahead.lines(b, depth)});
     }
   }
 
@@ -332,9 +328,8 @@ class RowsConvolution {
     for (int64_t row = 0; row < rows.count; row += kTileRows) {
       const int count = static_cast<int>(std::min<int64_t>(kTileRows, rows.count - row));
       float* sums = c + (accumulate ? row * kTileCols : 0);
-      epilogue.prefetch(rows.pixels + row, count);
       gemm_tile(count, a + row * kChunk, stride, b, depth, sums, kTileCols, accumulate,
-                kTileVectors, ahead.lines(b, depth));
+                kTileVectors, epilogue.fetch(ahead.lines(b, depth), rows.pixels + row));
       epilogue.put(rows.pixels + row, count, sums);
     }
     if (partial_) epilogue.finish(partial_ + rows.index * kPartialRows * p_.out.channels);

@@ -46,21 +46,52 @@ RNK_INLINE void store_tile(const FloatVec (&acc)[kRows][kVectors], float* c, int
   }
 }
 
-// A as [rows][kChunk] per chunk of its columns; B [depth][kTileCols]. Fetches `depth` cache lines
-// from `ahead` on into the level-2 cache.
+// What a register tile fetches while it sums: `depth` cache lines from `ahead` on into the level-2
+// cache, and of each of its rows the lines that its caller will write and read when it is summed.
+// These are asked for a row at a time: the processor stands still when too many are under way.
+struct TileFetch {
+  const float* ahead;
+  const int64_t* pixels = nullptr;  // of the rows; null: none of them
+  int64_t pixel = 0;                // floats from one pixel to the next
+  const float* written = nullptr;
+  const float* read[2] = {};  // or null
+
+  template <int kVectors>
+  RNK_INLINE void row(int r) const {
+    const int64_t at = pixels[r] * pixel;
+    RNK_UNROLL for (int v = 0; v < kVectors; ++v) {
+      __builtin_prefetch(written + at + v * kLanes, 1);
+      if (read[0]) __builtin_prefetch(read[0] + at + v * kLanes);
+      if (read[1]) __builtin_prefetch(read[1] + at + v * kLanes);
+    }
+  }
+};
+
+// A as [rows][kChunk] per chunk of its columns; B [depth][kTileCols].
 template <int kRows, int kVectors>
 RNK_INLINE void tile_by_rows(const float* a, int64_t chunk_stride, const float* b, int64_t depth,
-                             float* c, int64_t ldc, bool accumulate, const float* ahead) {
+                             float* c, int64_t ldc, bool accumulate, const TileFetch& fetch) {
   FloatVec acc[kRows][kVectors] = {};
-  for (; depth > 0; depth -= kChunk, a += chunk_stride) {
-    const int columns = static_cast<int>(std::min<int64_t>(depth, kChunk));
-    for (int k = 0; k < columns; ++k, b += kTileCols, ahead += kLine) {
+  const float* ahead = fetch.ahead;
+  const auto add = [&](int begin, int end) __attribute__((always_inline)) {
+    for (int k = begin; k < end; ++k, b += kTileCols, ahead += kLine) {
       __builtin_prefetch(ahead, 0, 2);
       FloatVec row[kVectors];
       RNK_UNROLL for (int v = 0; v < kVectors; ++v) row[v] = load_vec(b + v * kLanes);
       add_products<kChunk>(acc, a + k, row);
     }
+  };
+  for (; depth > kChunk; depth -= kChunk, a += chunk_stride) add(0, kChunk);
+  const int columns = static_cast<int>(depth);
+  int done = 0;
+  if (fetch.pixels) {
+    const int each = columns / kRows;
+    for (int r = 0; r < kRows; ++r, done += each) {
+      fetch.row<kVectors>(r);
+      add(done, done + each);
+    }
   }
+  add(done, columns);
   store_tile(acc, c, ldc, accumulate);
 }
 
@@ -81,13 +112,13 @@ RNK_INLINE void tile_by_depth(const float* a, const float* b, int64_t depth, flo
 // tile_by_rows for any 1 <= rows <= kTileRows and 1 <= vectors <= kTileVectors of columns.
 template <int kRows = kTileRows>
 void gemm_tile(int rows, const float* a, int64_t chunk_stride, const float* b, int64_t depth,
-               float* c, int64_t ldc, bool accumulate, int vectors, const float* ahead) {
+               float* c, int64_t ldc, bool accumulate, int vectors, const TileFetch& fetch) {
   if (rows == kRows) {
     const auto tile = vectors == 1 ? tile_by_rows<kRows, 1> : tile_by_rows<kRows, kTileVectors>;
-    return tile(a, chunk_stride, b, depth, c, ldc, accumulate, ahead);
+    return tile(a, chunk_stride, b, depth, c, ldc, accumulate, fetch);
   }
   if constexpr (kRows > 1) {
-    gemm_tile<kRows - 1>(rows, a, chunk_stride, b, depth, c, ldc, accumulate, vectors, ahead);
+    gemm_tile<kRows - 1>(rows, a, chunk_stride, b, depth, c, ldc, accumulate, vectors, fetch);
   }
 }
 

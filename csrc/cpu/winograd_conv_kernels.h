@@ -48,7 +48,7 @@ inline void winograd_products(const WinogradShape& s, int64_t tiles, int vectors
       const int rows = static_cast<int>(std::min<int64_t>(kTileRows, tiles - t));
       gemm_tile(rows, v + t * kChunk, layout.chunk_stride(), u, s.depth, m + t * kTileCols,
                 kTileCols, false, vectors,
-                u + s.depth * kTileCols + t / kTileRows * s.depth * kLine);
+                {u + s.depth * kTileCols + t / kTileRows * s.depth * kLine});
     }
     v += layout.frequency_stride(s.depth);
     u += s.depth * kTileCols;

@@ -4,6 +4,7 @@
 // place, and by a sample of its values, for changes through `.data`, numpy or another process.
 #include "filter_cache.h"
 
+#include <algorithm>
 #include <cstring>
 #include <mutex>
 #include <unordered_map>
@@ -13,13 +14,15 @@
 namespace rnk {
 namespace {
 
-constexpr int64_t kSamples = 64;
+// Places that are looked at, spread over all dimensions, and channels at each. Nothing else reads
+// these pages, so that a place takes a microsecond or two.
+constexpr int64_t kPlaces = 16, kRun = 16;
 
 // All that the packed form depends on.
 struct FilterState {
   int64_t version = -1;
   int64_t sizes[4] = {}, strides[4] = {}, groups = 0, floats = 0;
-  uint32_t sample[kSamples] = {};
+  uint32_t sample[kPlaces][kRun] = {};
 
   bool operator==(const FilterState& other) const {
     return std::memcmp(this, &other, sizeof *this) == 0;
@@ -52,15 +55,20 @@ FilterState state_of(const Tensor& w, const ConvFwdParams& p, int64_t floats) {
   state.groups = p.shape.groups;
   state.floats = floats;
   for (int d = 0; d < 4; ++d) state.sizes[d] = w.size(d), state.strides[d] = w.stride(d);
-  const int64_t numel = w.numel();
-  for (int64_t i = 0; i < kSamples; ++i) {
-    // Spread over all dimensions: the step is rarely a multiple of one's size.
-    int64_t index = i * (numel - 1) / (kSamples - 1), offset = 0;
+  const int64_t numel = w.numel(), channels = state.sizes[1], run = std::min(kRun, channels);
+  for (int64_t i = 0; i < kPlaces; ++i) {
+    // The step is rarely a multiple of one dimension's size.
+    int64_t index = i * (numel - 1) / (kPlaces - 1), at[4];
     for (int d = 3; d >= 0; --d) {
-      offset += index % state.sizes[d] * state.strides[d];
+      at[d] = index % state.sizes[d];
       index /= state.sizes[d];
     }
-    std::memcpy(&state.sample[i], p.w + offset, sizeof(float));
+    at[1] = std::min(at[1] / kRun * kRun, channels - run);
+    const float* from = p.w;
+    for (int d = 0; d < 4; ++d) from += at[d] * state.strides[d];
+    for (int64_t c = 0; c < run; ++c) {
+      std::memcpy(&state.sample[i][c], from + c * state.strides[1], sizeof(float));
+    }
   }
   return state;
 }
