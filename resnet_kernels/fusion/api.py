@@ -9,7 +9,16 @@ import torch
 from torch import fx, nn
 
 from .kinds import forward_of, kind_of_class, original_class
-from .mixin import _PLANS, STAGE, FusedMixin, find_plan, fused_class, stage_children
+from .mixin import (
+    _PLANS,
+    ROW,
+    STAGE,
+    FusedMixin,
+    find_plan,
+    fused_class,
+    row_children,
+    stage_children,
+)
 from .plan import Plan
 from .trace import ONE_TENSOR, ArgumentKey
 from .views import uses_view
@@ -49,7 +58,7 @@ def fuse(model: nn.Module, *, recompute: str | None = None) -> nn.Module:
     if recompute not in (None, "stage"):
         raise ValueError(f"recompute: expected None or 'stage', got {recompute!r}")
     for module in model.modules():
-        if STAGE in module.__dict__:
+        if STAGE in module.__dict__ or ROW in module.__dict__:
             _restore(module)
     for module in candidates(model):
         if any(plan.run is not None for plan in default_plans(module)):
@@ -58,6 +67,8 @@ def fuse(model: nn.Module, *, recompute: str | None = None) -> nn.Module:
             module.__dict__.pop(_PLANS, None)
     if recompute == "stage":
         _mark_stages(model)
+    else:
+        _mark_rows(model)
     if not any(_needs_contiguous(module) for module in model.modules()):
         for module in model.modules():
             if isinstance(module, nn.Conv2d):
@@ -163,8 +174,25 @@ def _swap(module: nn.Module) -> None:
 
 def _restore(module: nn.Module) -> None:
     object.__setattr__(module, "__class__", original_class(type(module)))
-    for name in (_PLANS, STAGE):
+    for name in (_PLANS, STAGE, ROW):
         module.__dict__.pop(name, None)
+
+
+def _mark_rows(model: nn.Module) -> None:
+    """Lets the outermost modules that can run residual blocks in a row as one call do so."""
+    inside: set[nn.Module] = set()
+    for module in model.modules():
+        fusable = isinstance(module, (FusedMixin, nn.Sequential)) and why_untouched(module) is None
+        if module in inside or not fusable or usual_key(module) != ONE_TENSOR:
+            continue
+        children = row_children(module)
+        plan = find_plan(module, ONE_TENSOR, row=True) if len(children) > 1 else None
+        if plan is not None and any(op == "residual_stage" for op, _ in plan.fused):
+            module.__dict__[ROW] = True
+            _swap(module)
+            inside |= children
+        elif not isinstance(module, FusedMixin):
+            module.__dict__.pop(_PLANS, None)
 
 
 def _mark_stages(model: nn.Module) -> None:

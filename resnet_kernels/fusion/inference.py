@@ -1,4 +1,4 @@
-"""Chains of layers in one call, where no gradient is wanted and the CPU's own kernels serve them.
+"""Chains of layers and rows of blocks in one call: without gradients, on the CPU's own kernels.
 
 The way from Python through the checks of each layer takes longer than a small convolution. Here
 Python only reads the modules; chain_inference (csrc/torch/cpu) checks and runs. What it does not
@@ -69,18 +69,30 @@ class _Layers:
         inference_filter(torch.ops.resnet_kernels, weight)
         return True
 
+    def run(
+        self, x: Tensor, residual: Tensor | None, blocks: list[int], act: str | None, slope: float
+    ) -> Tensor | None:
+        return torch.ops.resnet_kernels.chain_inference(
+            x, residual, self.tensors, self.geometry, self.eps, blocks, *act_spec(act, slope)
+        )
+
+
+# Pairs of a convolution and a batch norm in eval mode.
+Pairs = Sequence[tuple[Any, Any]]
+_NOTHING, _RESIDUAL, _PROJECTION = range(3)
+
 
 def chain(
     x: Tensor,
     residual: Tensor | None,
-    layers: Sequence[tuple[Any, Any]],
+    layers: Pairs,
     projection: tuple[Any, Any] | None,
     act: str | None,
     slope: float,
 ) -> Tensor | None:
     """act(bn(conv(...act(bn(conv(x)))...)) + residual), the residual through `projection` first.
 
-    layers, projection: pairs of a convolution and a batch norm in eval mode. None: not served.
+    None: not served.
     """
     if not serves(x) or not (residual is None or type(residual) in PLAIN):
         return None
@@ -88,7 +100,23 @@ def chain(
     pairs = layers if projection is None else (*layers, projection)
     if not all(made.add(conv, bn) for conv, bn in pairs):
         return None
-    return torch.ops.resnet_kernels.chain_inference(
-        x, residual, made.tensors, made.geometry, made.eps, projection is not None,
-        *act_spec(act, slope),
-    )  # fmt: skip
+    adds = _NOTHING if residual is None else _RESIDUAL if projection is None else _PROJECTION
+    other = None if residual is x else residual
+    return made.run(x, other, [len(layers), adds], act, slope)
+
+
+def row(
+    x: Tensor, blocks: Sequence[tuple[Pairs, tuple[Any, Any] | None, str | None, float]]
+) -> Tensor | None:
+    """Residual blocks (layers, projection, act, slope) one after the other. None: not served."""
+    if not serves(x):
+        return None
+    act, slope = blocks[0][2:]
+    made = _Layers()
+    spec: list[int] = []
+    for layers, projection, *last in blocks:
+        pairs = layers if projection is None else (*layers, projection)
+        if last != [act, slope] or not all(made.add(conv, bn) for conv, bn in pairs):
+            return None
+        spec += len(layers), _RESIDUAL if projection is None else _PROJECTION
+    return made.run(x, None, spec, act, slope)

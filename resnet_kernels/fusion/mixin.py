@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from . import inference
 from .kinds import forward_of, original_class
 from .plan import Plan, make_plan
 from .trace import ONE_TENSOR, ArgumentKey, argument_key, flat_tensors
@@ -26,6 +27,8 @@ _MAX_POOL = 128
 _PLANS = "_rnk_plans"
 # In the instance of a module whose residual blocks in a row rebuild their outputs in backward.
 STAGE = "_rnk_stage"
+# In the instance of a module whose residual blocks in a row are one call where inference.serves().
+ROW = "_rnk_row"
 # Without strict=True modules run on tensors of a class of torch's own, for which there is no plan.
 _EXPORTED = (
     "torch.export of a fused model without strict=True: the program holds torch's own ops, and "
@@ -34,7 +37,7 @@ _EXPORTED = (
 _BLOCKS = ("basic_block", "bottleneck", "residual_block")
 
 _lock = threading.RLock()
-_pool: dict[tuple[type, ArgumentKey, bool], list[Plan]] = {}
+_pool: dict[tuple[type, ArgumentKey, bool, bool], list[Plan]] = {}
 
 
 class FusedMixin(nn.Module):
@@ -79,7 +82,10 @@ def _forward_of(cls: Any) -> Any:
     @functools.wraps(cls.forward)
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         key = argument_key(args, kwargs)
-        plan = find_plan(self, key) if key is not None and _may_fuse() else None
+        plan = None
+        if key is not None and _may_fuse():
+            row = ROW in self.__dict__ and key == ONE_TENSOR and inference.serves(args[0])
+            plan = find_plan(self, key, row)
         if plan is None or plan.run is None:
             if key is None and torch.compiler.is_exporting():
                 warnings.warn(_EXPORTED, stacklevel=2)
@@ -112,35 +118,44 @@ def _may_fuse() -> bool:
 class _Plans:
     """The plans of one module, and how many were made or found for it."""
 
-    by_key: dict[ArgumentKey, tuple[Plan, ...]] = dataclasses.field(default_factory=dict)
+    by_key: dict[tuple[ArgumentKey, bool], tuple[Plan, ...]] = dataclasses.field(
+        default_factory=dict
+    )
     made: int = 0
 
 
-def find_plan(module: nn.Module, key: ArgumentKey) -> Plan | None:
-    """The plan of a module for these arguments; made now if none fits, but not in torch.compile."""
+def find_plan(module: nn.Module, key: ArgumentKey, row: bool = False) -> Plan | None:
+    """The plan of a module for these arguments; made now if none fits, but not in torch.compile.
+
+    row: the plan that looks into row_children(module).
+    """
     plans = module.__dict__.get(_PLANS)
     if plans is not None:
-        for plan in plans.by_key.get(key, ()):
+        for plan in plans.by_key.get((key, row), ()):
             if plan.guard(module):
                 return plan
         if plans.made >= _MAX_PLANS:
             return None
-    return None if torch.compiler.is_compiling() else _new_plan(module, key)
+    return None if torch.compiler.is_compiling() else _new_plan(module, key, row)
 
 
-def _new_plan(module: nn.Module, key: ArgumentKey) -> Plan:
+def _new_plan(module: nn.Module, key: ArgumentKey, row: bool) -> Plan:
     """A plan of another instance of the class whose guard fits, or a new one."""
     cls = original_class(type(module))
     with _lock:
-        opened = stage_children(module, key) if STAGE in module.__dict__ else frozenset()
-        shared = _pool.setdefault((cls, key, bool(opened)), [])
+        opened: frozenset[nn.Module] = frozenset()
+        if row:
+            opened = row_children(module)
+        elif STAGE in module.__dict__:
+            opened = stage_children(module, key)
+        shared = _pool.setdefault((cls, key, row, bool(opened)), [])
         plan = next((plan for plan in shared if plan.guard(module)), None)
         if plan is None:
             plan = make_plan(module, forward_of(module), key, opened)
             shared.append(plan)
             del shared[:-_MAX_POOL]
         plans = module.__dict__.setdefault(_PLANS, _Plans())
-        plans.by_key[key] = (*plans.by_key.get(key, ()), plan)
+        plans.by_key[key, row] = (*plans.by_key.get((key, row), ()), plan)
         plans.made += 1
     return plan
 
@@ -154,6 +169,17 @@ def stage_children(module: nn.Module, key: ArgumentKey = ONE_TENSOR) -> frozense
         if _is_block(child):
             found.add(child)
         elif inner := _blocks_of(child):
+            found |= {child, *inner}
+    return frozenset(found)
+
+
+def row_children(module: nn.Module) -> frozenset[nn.Module]:
+    """The residual blocks below a module, and the plain Sequentials that they are in."""
+    found: set[nn.Module] = set()
+    for child in module.children():
+        if _is_block(child):
+            found.add(child)
+        elif forward_of(child) is nn.Sequential.forward and (inner := row_children(child)):
             found |= {child, *inner}
     return frozenset(found)
 

@@ -144,6 +144,9 @@ def residual_stage(x: Tensor, stem: Any, blocks: Any) -> Tensor | None:
 
     stem: None or (conv, bn, pool, act, slope). Each block is (layers, downsample, act, slope).
     """
+    z = _stage_inference(x, stem, blocks)
+    if z is not None:
+        return z
     call = start(x)
     if call is None:
         return None
@@ -166,6 +169,17 @@ def residual_stage(x: Tensor, stem: Any, blocks: Any) -> Tensor | None:
         rows.append(StageBlock(*block, act_spec(act, slope)))
     first_conv = blocks[0][0][0][0] if stem is None else stem[0]
     return run_residual_stage(_input(call, first_conv), call.ns, made, rows)
+
+
+def _stage_inference(x: Tensor, stem: Any, blocks: Any) -> Tensor | None:
+    if stem is None:
+        return inference.row(x, blocks)
+    conv, bn, pool, act, slope = stem
+    z = inference.chain(x, None, [(conv, bn)], None, act, slope)
+    if z is None or pool is None:
+        return z if z is None else inference.row(z, blocks)
+    pooled = max_pool(z, pool)
+    return None if pooled is None else inference.row(pooled, blocks)
 
 
 def _stage_stem(

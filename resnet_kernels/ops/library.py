@@ -49,7 +49,7 @@ _CPU_ONLY = (
     "drop_packed_filter(int address) -> ()",
     "packed_filters() -> int[]",
     "chain_inference(Tensor x, Tensor? residual, Tensor[] tensors, int[] geometry, float[] eps, "
-    "bool projects, int act, float slope) -> Tensor?",
+    "int[] blocks, int act, float slope) -> Tensor?",
 )
 # Which CUDA kernel a forward convolution takes; csrc/torch/cuda/conv_choice.cpp.
 _CHOICE = (

@@ -1,9 +1,9 @@
-// chain_inference: act(bn_n(conv_n(... act(bn_1(conv_1(x))))) + residual), the residual itself
-// convolved and normalised if it has a layer, with fixed statistics and no gradients. All of it is
-// one call: for one image, the way from Python to a kernel and back takes longer than some
-// convolutions. Serves what conv_fwd's own kernels serve; returns nothing, before it has begun, for
-// everything else, which then goes the way of one call per layer and is refused there if it is
-// wrong.
+// chain_inference: blocks act(bn_n(conv_n(... act(bn_1(conv_1(x))))) + residual) one after the
+// other, the residual itself convolved and normalised if it has a layer, with fixed statistics and
+// no gradients. All of it is one call: for one image, the way from Python to a kernel and back
+// takes longer than some convolutions. Serves what conv_fwd's own kernels serve; returns nothing,
+// before it has begun, for everything else, which then goes the way of one call per layer and is
+// refused there if it is wrong.
 #include <algorithm>
 
 #include "../../cpu/bn_affine.h"
@@ -111,8 +111,8 @@ constexpr int64_t kGroupFloats = int64_t{1} << 20;
 
 class Chain {
  public:
-  Chain(std::vector<RunningLayer> layers, std::optional<RunningLayer> projection)
-      : layers_(std::move(layers)), projection_(std::move(projection)) {
+  Chain(std::vector<RunningLayer> layers, std::optional<RunningLayer> projection, bool adds)
+      : layers_(std::move(layers)), projection_(std::move(projection)), adds_(adds) {
     for (size_t i = 0; i + 1 < layers_.size(); ++i)
       between_ = std::max(between_, out_floats(layers_[i].shape()));
   }
@@ -125,7 +125,7 @@ class Chain {
     float* buffers = cpu::scratch(cpu::Scratch::kChain, group * (2 * between_ + out));
     for (int64_t first = 0; first < images; first += group) {
       const int64_t count = std::min(group, images - first);
-      const float* skip = residual ? residual + first * residual_floats : nullptr;
+      const float* skip = adds_ ? residual + first * residual_floats : nullptr;
       if (projection_) {
         float* projected = buffers + group * 2 * between_;
         projection_->run(skip, nullptr, count, projected);
@@ -144,56 +144,139 @@ class Chain {
  private:
   std::vector<RunningLayer> layers_;
   std::optional<RunningLayer> projection_;
+  const bool adds_;
   int64_t between_ = 0;  // floats of an image
 };
 
-// Layers in order, the residual's last if `projects`.
+// What a block adds to its last layer.
+enum class Adds : int64_t { kNothing, kResidual, kProjection };
+
+struct ChainBlock {
+  size_t first, count;  // layers; the residual's comes behind the last
+  Adds adds;
+};
+
+// Blocks as [number of layers, Adds] each.
+std::vector<ChainBlock> blocks_of(const Ints& spec, size_t layers, bool residual) {
+  std::vector<ChainBlock> blocks;
+  size_t first = 0;
+  STD_TORCH_CHECK(!spec.empty() && spec.size() % 2 == 0, "blocks: expected 2 numbers a block");
+  for (size_t i = 0; i < spec.size(); i += 2) {
+    const int64_t count = spec[i], adds = spec[i + 1];
+    STD_TORCH_CHECK(count > 0 && adds >= 0 && adds <= 2, "blocks: expected layers, and 0, 1 or 2");
+    blocks.push_back({first, static_cast<size_t>(count), static_cast<Adds>(adds)});
+    first += count + (blocks.back().adds == Adds::kProjection);
+  }
+  STD_TORCH_CHECK(first == layers, "chain_inference: expected 5 tensors and 7 numbers a layer");
+  STD_TORCH_CHECK(!residual || blocks[0].adds != Adds::kNothing, "residual: nothing adds it");
+  return blocks;
+}
+
+// The convolutions of all layers, or nothing if some are not ours or do not fit together.
+std::vector<ConvShape> shapes_of(const std::vector<ChainLayer>& layers,
+                                 const std::vector<ChainBlock>& blocks, Ints size, Ints residual) {
+  std::vector<ConvShape> shapes;
+  const auto append = [&](const ChainLayer& layer, Ints& in) {
+    const auto shape = layer.shape(in);
+    if (!shape) return false;
+    shapes.push_back(*shape);
+    in = out_size(*shape);
+    return true;
+  };
+  for (const ChainBlock& block : blocks) {
+    Ints added = residual.empty() ? size : residual;
+    residual.clear();
+    size_t i = block.first;
+    for (; i < block.first + block.count; ++i) {
+      if (!append(layers[i], size)) return {};
+    }
+    if (block.adds == Adds::kProjection && !append(layers[i], added)) return {};
+    if (block.adds != Adds::kNothing && added != size) return {};
+  }
+  return shapes;
+}
+
+// Floats of the largest output between two blocks that is kept for all images at once: 32 MiB.
+constexpr int64_t kRowFloats = int64_t{1} << 23;
+
+// Blocks in order; what lies between them does not leave this thread's memory.
+class Row {
+ public:
+  void add(Chain chain, const ConvShape& in, const ConvShape& out) {
+    between_ = std::max(between_, chains_.empty() ? 0 : in_floats(in));
+    chains_.push_back({std::move(chain), in_floats(in), out_floats(out)});
+  }
+
+  // residual: of the first block, or null for x.
+  void run(const float* x, const float* residual, int64_t residual_floats, int64_t images,
+           float* y) {
+    const int64_t fitting = std::max<int64_t>(1, kRowFloats / std::max<int64_t>(between_, 1));
+    const int64_t groups = (images + fitting - 1) / fitting;
+    const int64_t most = (images + groups - 1) / groups;
+    float* buffers = cpu::scratch(cpu::Scratch::kRow, 2 * most * between_);
+    for (int64_t first = 0; first < images; first += most) {
+      const int64_t count = std::min(most, images - first);
+      const float* h = x + first * chains_[0].in;
+      const float* skip = residual ? residual + first * residual_floats : h;
+      for (size_t i = 0; i < chains_.size(); ++i) {
+        Link& link = chains_[i];
+        const bool last = i + 1 == chains_.size();
+        float* out = last ? y + first * link.out : buffers + i % 2 * most * between_;
+        link.chain.run(h, skip, i == 0 && residual ? residual_floats : link.in, count, out);
+        h = skip = out;
+      }
+    }
+  }
+
+ private:
+  struct Link {
+    Chain chain;
+    int64_t in, out;  // floats of an image
+  };
+  std::vector<Link> chains_;
+  int64_t between_ = 0;
+};
+
+// residual: what the first block adds, if that is not x.
 OptionalTensor chain_inference(const Tensor& x, const OptionalTensor& residual,
                                const std::vector<Tensor>& tensors, const Ints& geometry,
-                               const std::vector<double>& eps, bool projects, int64_t act,
+                               const std::vector<double>& eps, const Ints& blocks_spec, int64_t act,
                                double slope) {
-  const size_t count = eps.size(), chained = count - projects;
+  const size_t count = eps.size();
   STD_TORCH_CHECK(tensors.size() == count * kTensors && geometry.size() == count * kGeometry,
                   "chain_inference: expected 5 tensors and 7 numbers a layer");
-  STD_TORCH_CHECK(count > static_cast<size_t>(projects) && residual.has_value() >= projects,
-                  "chain_inference: expected a layer, and a residual to project");
+  const std::vector<ChainBlock> blocks = blocks_of(blocks_spec, count, residual.has_value());
   const auto own = [](const Tensor& t) {
     return ChainLayer::is_float(t) && t.dim() == 4 && t.numel() > 0 && is_channels_last(t);
   };
   if (!own(x) || (residual.has_value() && !own(*residual))) return std::nullopt;
-  const auto layer = [&](size_t i) {
-    return ChainLayer{&tensors[i * kTensors], &geometry[i * kGeometry], eps[i]};
-  };
-  std::vector<ConvShape> shapes;
-  const auto append = [&](size_t i, Ints& size) {
-    const auto shape = layer(i).shape(size);
-    if (!shape) return false;
-    shapes.push_back(*shape);
-    size = out_size(*shape);
-    return true;
-  };
-  Ints size = sizes_of(x);
-  for (size_t i = 0; i < chained; ++i) {
-    if (!append(i, size)) return std::nullopt;
-  }
-  Ints added = residual.has_value() ? sizes_of(*residual) : size;
-  const int64_t residual_floats = added[1] * added[2] * added[3];
-  if (projects && !append(chained, added)) return std::nullopt;
-  if (added != size) return std::nullopt;
+  std::vector<ChainLayer> layers;
+  for (size_t i = 0; i < count; ++i)
+    layers.push_back({&tensors[i * kTensors], &geometry[i * kGeometry], eps[i]});
+  const Ints added = residual.has_value() ? sizes_of(*residual) : Ints{};
+  const std::vector<ConvShape> shapes = shapes_of(layers, blocks, sizes_of(x), added);
+  if (shapes.empty()) return std::nullopt;
 
   const DeviceScope scope(x);
   const Act f = act_of(act);
-  std::vector<RunningLayer> layers;
-  layers.reserve(chained);
-  for (size_t i = 0; i < chained; ++i)
-    layers.emplace_back(layer(i), shapes[i], f, slope, scope.context());
-  std::optional<RunningLayer> projection;
-  if (projects)
-    projection.emplace(layer(chained), shapes[chained], Act::kIdentity, 0.0, scope.context());
-  const Tensor y = empty_in(x, size, MemoryFormat::ChannelsLast);
-  Chain(std::move(layers), std::move(projection))
-      .run(floats(x), floats(residual), residual_floats, size[0],
-           static_cast<float*>(device_ptr(y)));
+  const auto running = [&](size_t i, Act a) {
+    return RunningLayer(layers[i], shapes[i], a, slope, scope.context());
+  };
+  Row row;
+  for (const ChainBlock& block : blocks) {
+    const size_t last = block.first + block.count - 1;
+    std::vector<RunningLayer> main;
+    main.reserve(block.count);
+    for (size_t i = block.first; i <= last; ++i) main.push_back(running(i, f));
+    std::optional<RunningLayer> projection;
+    if (block.adds == Adds::kProjection) projection.emplace(running(last + 1, Act::kIdentity));
+    row.add(Chain(std::move(main), std::move(projection), block.adds != Adds::kNothing),
+            shapes[block.first], shapes[last]);
+  }
+  const ConvShape& end = shapes[blocks.back().first + blocks.back().count - 1];
+  const Tensor y = empty_in(x, out_size(end), MemoryFormat::ChannelsLast);
+  const int64_t added_floats = added.empty() ? 0 : added[1] * added[2] * added[3];
+  row.run(floats(x), floats(residual), added_floats, end.n, static_cast<float*>(device_ptr(y)));
   return y;
 }
 
