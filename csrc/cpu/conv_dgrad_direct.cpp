@@ -3,6 +3,7 @@
 // of x, columns C, depth R * S * K, each phase of the stride with those taps alone that meet it.
 #include "conv_dgrad_direct.h"
 
+#include "cache.h"
 #include "conv_gather.h"
 #include "conv_partials.h"
 #include "isa.h"

@@ -2,6 +2,7 @@
 // act(scale * y + bias + residual). Implicit GEMM: rows N * P * Q, columns K, depth R * S * C.
 #include "conv_fwd_direct.h"
 
+#include "cache.h"
 #include "conv_gather.h"
 #include "conv_partials.h"
 #include "isa.h"

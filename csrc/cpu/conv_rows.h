@@ -8,10 +8,6 @@
 // gets about as many: rows then are not packed in one core's cache to be read in another's either.
 RNK_ISA_BEGIN
 
-// Depth that is multiplied at once: 112 rows and one panel of it fill 0.6 MiB of an L2 cache.
-constexpr int64_t kDepthBlock = 1024;
-// Floats of packed rows that a task aims at: 256 KiB.
-constexpr int64_t kBlockFloats = 65536;
 // With fewer rows, blocks of rows would be too few for 8 tasks of kMinBlockRows.
 constexpr int64_t kFewRows = 448;
 constexpr int64_t kMinBlockRows = 56;
@@ -59,6 +55,7 @@ class GatherPlan {
 
   std::vector<JobPlan> jobs;
   int64_t panels, groups;
+  const int64_t depth_block = blocking().depth;
   int64_t blocks = 0, filter_floats = 0, row_floats = 0;
   bool few_rows;
 
@@ -70,7 +67,7 @@ class GatherPlan {
                  blocks,     filter_floats,
                  row_floats};
     const int64_t fitting =
-        std::clamp(kBlockFloats / std::clamp<int64_t>(plan.depth, 1, kDepthBlock),
+        std::clamp(blocking().rows / std::clamp<int64_t>(plan.depth, 1, depth_block),
                    2 * kMinBlockRows, kMaxBlockRows);
     if (threads > 0 && !few_rows) {
       const int64_t each = (plan.rows + threads - 1) / threads;
@@ -196,14 +193,15 @@ class RowsConvolution {
 
   void multiply_block(const float* filter, const JobPlan& job, int64_t group, int64_t block) const {
     const Block rows = rows_of(job, block);
-    const bool deep = job.depth > kDepthBlock;
+    const bool deep = job.depth > plan_.depth_block;
     const int64_t stride = rows.count * kChunk;
-    float* a =
-        scratch(Scratch::kInput, rows.count * round_up(std::min(job.depth, kDepthBlock), kChunk));
+    float* a = scratch(Scratch::kInput,
+                       rows.count * round_up(std::min(job.depth, plan_.depth_block), kChunk));
     float* c = scratch(Scratch::kOutput, (deep ? plan_.panels : 1) * rows.count * kTileCols);
-    for (int64_t depth = 0; depth == 0 || depth < job.depth; depth += kDepthBlock) {
-      const int64_t count = std::min(kDepthBlock, job.depth - depth);
-      pack_rows(job, group, rows.begin, rows.begin + rows.count, depth, kDepthBlock, a, stride);
+    for (int64_t depth = 0; depth == 0 || depth < job.depth; depth += plan_.depth_block) {
+      const int64_t count = std::min(plan_.depth_block, job.depth - depth);
+      pack_rows(job, group, rows.begin, rows.begin + rows.count, depth, plan_.depth_block, a,
+                stride);
       for (int64_t panel = 0; panel < plan_.panels; ++panel) {
         const FilterPanel at{&job, group, panel};
         const float* b = packed_panel(filter, at) + depth * kTileCols;
@@ -243,13 +241,14 @@ class RowsConvolution {
         p_.packed && next ? Ahead(packed_panel(p_.packed, *next), next->job->depth) : Ahead(b, 0);
     float* c = scratch(Scratch::kOutput, job.block_rows * kTileCols);
     const int64_t stride = job.rows * kChunk;
-    const int64_t last = (std::max<int64_t>(job.depth, 1) - 1) / kDepthBlock * kDepthBlock;
+    const int64_t last =
+        (std::max<int64_t>(job.depth, 1) - 1) / plan_.depth_block * plan_.depth_block;
     for (int64_t block = 0; block < job.blocks; ++block) {
       const Block rows = rows_of(job, block);
       const float* from = a + rows.begin * kChunk;
-      for (int64_t depth = 0; depth < last; depth += kDepthBlock) {
-        multiply(from + depth * job.rows, stride, rows.count, b + depth * kTileCols, kDepthBlock, c,
-                 depth > 0, ahead);
+      for (int64_t depth = 0; depth < last; depth += plan_.depth_block) {
+        multiply(from + depth * job.rows, stride, rows.count, b + depth * kTileCols,
+                 plan_.depth_block, c, depth > 0, ahead);
       }
       finish(at, rows, from + last * job.rows, stride, b + last * kTileCols, job.depth - last, c,
              last > 0, ahead);

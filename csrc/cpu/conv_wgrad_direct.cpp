@@ -3,6 +3,7 @@
 // registers and over the blocks of a chunk in fp32; chunks are cut by the shape and added in order.
 #include "conv_wgrad_direct.h"
 
+#include "cache.h"
 #include "conv_gather.h"
 #include "conv_partials.h"
 #include "isa.h"
