@@ -49,12 +49,14 @@ template <int kOut>
 void winograd_products(const WinogradShape<kOut>& s, int64_t tiles, int vectors,
                        const WinogradInputLayout& layout, const float* v, const float* u, float* m,
                        int64_t m_stride) {
+  // Tiles of about as many rows each.
+  const int64_t parts = (tiles + kTileRows - 1) / kTileRows;
   for (int f = 0; f < s.kFrequencies; ++f) {
-    for (int64_t t = 0; t < tiles; t += kTileRows) {
-      const int rows = static_cast<int>(std::min<int64_t>(kTileRows, tiles - t));
+    for (int64_t part = 0; part < parts; ++part) {
+      const int64_t t = tiles * part / parts;
+      const int rows = static_cast<int>(tiles * (part + 1) / parts - t);
       gemm_tile(rows, v + t * kChunk, layout.chunk_stride(), u, s.depth, m + t * kTileCols,
-                kTileCols, false, vectors,
-                {u + s.depth * kTileCols + t / kTileRows * s.depth * kLine});
+                kTileCols, false, vectors, {u + s.depth * kTileCols + part * s.depth * kLine});
     }
     v += layout.frequency_stride(s.depth);
     u += s.depth * kTileCols;

@@ -38,7 +38,7 @@ WinogradShape<kOut> transposed_shape(const ConvShape& s) {
 
 // Tasks = blocks of tiles x groups of column panels.
 struct WinogradPlan {
-  int64_t block_tiles;  // a multiple of the register tile's rows
+  int64_t block_tiles;
   int64_t blocks;
   int64_t panels;  // of `tile_cols` columns
   int64_t panel_groups;
@@ -54,18 +54,22 @@ constexpr int64_t kWinogradTasks = 8;  // enough for a few threads also where th
 
 template <int kOut>
 WinogradPlan winograd_plan(const WinogradShape<kOut>& shape, int64_t tile_rows, int64_t tile_cols) {
+  // Larger tiles are fewer: a block rounded up would leave a last one of two or three, which reads
+  // all of the filter as well.
+  const int64_t unit = kOut == 2 ? tile_rows : 1;
   const int64_t wanted = kWinogradInputFloats / (shape.kFrequencies * shape.depth);
   const int64_t limit = std::clamp(wanted, kWinogradMinTiles, kWinogradMaxTiles);
-  const int64_t rounded = std::max<int64_t>(limit / tile_rows, 1) * tile_rows;
+  const int64_t rounded = std::max<int64_t>(limit / unit, 1) * unit;
   int64_t blocks = (shape.tiles() + rounded - 1) / rounded;
   // Equal blocks, an even number of them.
   if (blocks > 1) blocks += blocks % 2;
   const int64_t even = (shape.tiles() + blocks - 1) / blocks;
-  const int64_t block_tiles = (even + tile_rows - 1) / tile_rows * tile_rows;
+  const int64_t block_tiles = (even + unit - 1) / unit * unit;
   blocks = (shape.tiles() + block_tiles - 1) / block_tiles;
   const int64_t panels = (shape.columns + tile_cols - 1) / tile_cols;
-  const int64_t groups = std::clamp<int64_t>((kWinogradTasks + blocks - 1) / blocks, 1, panels);
-  return {block_tiles, blocks, panels, groups};
+  // Every group transforms the block's input anew, which weighs more in larger tiles.
+  const int64_t groups = (kWinogradTasks + (kOut == 2 ? blocks - 1 : 0)) / blocks;
+  return {block_tiles, blocks, panels, std::clamp<int64_t>(groups, 1, panels)};
 }
 
 // The filter's gradient is summed in steps of tiles. Few channels: several tasks, each with sums of
