@@ -72,25 +72,25 @@ def test_same_bits(shape: tuple[int, ...], choice: str, monkeypatch: pytest.Monk
     assert served(x, conv) == 3
 
 
+@pytest.mark.usefixtures("no_garbage")
 def test_every_kernel_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """One parameter under F(2x2), F(4x4) and torch in turn."""
+    others = packed_filters()["bytes"]
     x, conv = layer(SHAPES[1])
-    kept = {}
+    found, size = {}, {}
     for choice in ("own", "winograd4x4", "own", "torch", "winograd4x4", "auto"):
         monkeypatch.setenv("RNK_CPU_CONV", choice)
-        before = packed_filters()["bytes"]
         assert served(x, conv) == (0 if choice == "torch" else 2)
-        kept.setdefault(choice, []).append(run(x, conv))
-        if kept.keys() == {"own", "winograd4x4"} and choice == "winograd4x4":
-            # 36 floats of a filter instead of 16.
-            assert packed_filters()["bytes"] - before == before // 16 * 20
-    # Alternating, the other one's is met every time, and never taken.
+        y = run(x, conv)
+        assert torch.equal(found.setdefault(choice, y), y)
+        size[choice] = packed_filters()["bytes"] - others
+    assert 36 * size["own"] == 16 * size["winograd4x4"] > 0
+    # In turn, each call meets the other's filter, and never takes it.
     for choice in ("own", "winograd4x4") * 2:
         monkeypatch.setenv("RNK_CPU_CONV", choice)
-        assert torch.equal(run(x, conv), kept[choice][0])
-    assert all(torch.equal(*pair) for pair in (kept["own"], kept["winograd4x4"]))
-    assert torch.equal(kept["own"][0], kept["auto"][0])
-    assert not torch.equal(kept["own"][0], kept["winograd4x4"][0])
+        assert torch.equal(run(x, conv), found[choice])
+    assert torch.equal(found["own"], found["auto"])
+    assert not torch.equal(found["own"], found["winograd4x4"])
 
 
 def test_depthwise_filters_are_read_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
