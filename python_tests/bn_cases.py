@@ -75,14 +75,22 @@ def in_layout(x: Tensor, layout: str) -> Tensor:
 
 
 class Draw:
-    """Seeded tensors of one case; `exact` picks small integers, with which every op is exact."""
+    """Seeded tensors of one case; `exact` picks integers up to `largest`, small enough for every op
+    to be exact."""
 
-    def __init__(self, rng: torch.Generator, case: tuple[torch.dtype, str], exact: bool = False):
-        self.rng, (self.dtype, self.layout), self.exact = rng, case, exact
+    def __init__(
+        self,
+        rng: torch.Generator,
+        case: tuple[torch.dtype, str],
+        exact: bool = False,
+        largest: int = 3,
+    ):
+        self.rng, (self.dtype, self.layout) = rng, case
+        self.exact, self.largest = exact, largest
 
     def _values(self, size: tuple[int, ...]) -> Tensor:
         if self.exact:
-            return torch.randint(-3, 4, size, generator=self.rng).double()
+            return torch.randint(-self.largest, self.largest + 1, size, generator=self.rng).double()
         return torch.randn(size, generator=self.rng, dtype=torch.float64)
 
     def activation(self, size: tuple[int, ...]) -> Tensor:
@@ -120,13 +128,19 @@ def tuple_of(result: Any) -> tuple[Tensor, ...]:
 
 
 def check(
-    op: str, size: tuple[int, ...], length: int, repro: str, *args: Any, strides: bool = True
+    op: str,
+    size: tuple[int, ...],
+    length: int,
+    repro: str,
+    *args: Any,
+    strides: bool = True,
+    amplification: float = 1.0,
 ) -> tuple:
     """Runs a primitive and its definition, in the same dtype and in fp64; compares by the rule.
 
     Results of floating point are also compared in strides, others bit for bit. strides: False where
     the inputs fit both layouts, and either is right. On a GPU the error to compare with is that of
-    the definition there: of cuDNN's convolution and torch's CUDA kernels.
+    the definition there: of cuDNN's convolution and torch's CUDA kernels. amplification: oracle.py.
     """
     ours = tuple_of(getattr(OPS, op)(*args))
     theirs = tuple_of(getattr(reference, op)(*args))
@@ -140,7 +154,9 @@ def check(
         if not mine.is_floating_point():
             assert torch.equal(mine, plain), f"{where}\n{repro}"
             continue
-        assert_close_to_oracle(mine, oracle, near, length, name=where, repro=repro)
+        assert_close_to_oracle(
+            mine, oracle, near, length, name=where, repro=repro, amplification=amplification
+        )
     return ours
 
 

@@ -112,8 +112,10 @@ def each_backend(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.fixture
-def case(request: pytest.FixtureRequest) -> Iterator[Any]:
+def case(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A conv_cases.Case, as conv_cases.over parametrizes it; primitives are its backend's."""
+    if request.param.choice != "own":
+        monkeypatch.setenv("RNK_CPU_CONV", request.param.choice)
     with using(request.param.backend):
         yield request.param
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import pytest
+import tolerances
 import torch
 from backends import available
 from bn_cases import OPS, Draw, assert_deterministic, away_from_kinks, tuple_of
@@ -85,27 +86,43 @@ EMULATED_SHAPES = [*EMULATED, *(s for s in HOSTILE if s.h < 100)]
 
 
 class Case(NamedTuple):
-    """What a test runs on: a backend, the dtype of the activations, a shape."""
+    """What a test runs on: a backend, the dtype of the activations, a shape; and RNK_CPU_CONV."""
 
     backend: str
     dtype: torch.dtype
     shape: ConvShape
+    choice: str = "own"
+
+    @property
+    def amplification(self) -> float:
+        return tolerances.WINOGRAD4_AMPLIFICATION if self.choice == WINOGRAD4 else 1.0
 
 
-def over(cpu: Sequence[ConvShape], emulated: Sequence[ConvShape]) -> Any:
+WINOGRAD4 = "winograd4x4"
+# The rows of G of F(4x4, 3x3) are multiples of 1/15 of a power of two.
+_WINOGRAD4_UNIT = 15**2
+
+
+def over(
+    cpu: Sequence[ConvShape],
+    emulated: Sequence[ConvShape],
+    winograd4: Sequence[ConvShape] = (),
+) -> Any:
     """Parametrizes the fixture `case`: fp32 on the CPU, each dtype on a GPU, real or emulated.
 
     CUDA kernels on a real one have the shapes of both lists, Triton's, which cost a compilation
-    each, the second.
+    each, the second. winograd4: shapes that run on the CPU by F(4x4, 3x3) as well.
     """
     cases = [Case("cpu", torch.float32, shape) for shape in cpu]
+    cases += [Case("cpu", torch.float32, shape, WINOGRAD4) for shape in winograd4]
     gpus = dict.fromkeys(("cuda-emulated", "triton-emulated", "triton-interpreted"), emulated)
     gpus |= {"cuda": tuple(dict.fromkeys([*cpu, *emulated])), "triton": emulated}
     cases += [Case(gpu, dtype, s) for gpu in gpus for s in gpus[gpu] for dtype in DTYPE_NAMES]
     params = [
         pytest.param(
             case,
-            id=f"{case.shape.id}-{DTYPE_NAMES[case.dtype]}-{case.backend}",
+            id=f"{case.shape.id}-{DTYPE_NAMES[case.dtype]}-{case.backend}"
+            + ("" if case.choice == "own" else f"-{case.choice}"),
             marks=[pytest.mark.full] if case.backend.startswith("triton") else [],
         )
         for case in cases
@@ -116,6 +133,15 @@ def over(cpu: Sequence[ConvShape], emulated: Sequence[ConvShape]) -> Any:
 
 def draw(rng: torch.Generator, dtype: torch.dtype = torch.float32, exact: bool = False) -> Draw:
     return Draw(rng, (dtype, "nhwc"), exact)
+
+
+def exact_draw(rng: torch.Generator, case: Case) -> Draw:
+    """Of integers so small that nothing is rounded, neither in F(4x4, 3x3).
+
+    There what the output transform adds are multiples of 1/16, and with these below 2^20.
+    """
+    largest = 1 if case.choice == WINOGRAD4 else 3
+    return Draw(rng, (case.dtype, "nhwc"), True, largest)
 
 
 def same_bits(case: Case, op: str, *args: Any) -> None:
@@ -136,7 +162,10 @@ def same_bits(case: Case, op: str, *args: Any) -> None:
 def filter_of(d: Draw, shape: ConvShape, layout: str = "nhwc") -> Tensor:
     """[K, C / groups, R, S] in a layout of activations, scaled so that outputs are of order 1."""
     w = d.activation(shape.w_size)
-    w = w if d.exact else w * shape.reduction_length**-0.5
+    if not d.exact:
+        w = w * shape.reduction_length**-0.5
+    elif d.largest == 1:
+        w = w * _WINOGRAD4_UNIT
     if layout == "nchw":
         return w.contiguous()
     return w.contiguous(memory_format=torch.channels_last)

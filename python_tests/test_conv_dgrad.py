@@ -24,6 +24,7 @@ from conv_cases import (
     WINOGRAD,
     OwnKernels,
     draw,
+    exact_draw,
     filter_of,
     geometry,
     gradient_at,
@@ -58,7 +59,7 @@ def bn_arguments(d, shape, mask=False):
 
 
 @pytest.mark.parametrize("layout", ["nhwc", "nchw"])
-@over(SHAPES, EMULATED_SHAPES)
+@over(SHAPES, EMULATED_SHAPES, WINOGRAD)
 def test_definition(case, layout, rng, repro):
     shape, d = case.shape, draw(rng, case.dtype)
     dy, w = arguments(d, shape, layout)
@@ -66,14 +67,15 @@ def test_definition(case, layout, rng, repro):
     for branch in (None, other):
         args = (dy, w, branch, list(shape.x_size), *geometry(shape))
         fixed = strict_memory_format(dy) is not None
-        check("conv_dgrad", shape.x_size, length_of(shape), repro, *args, strides=fixed)
+        rules = {"strides": fixed, "amplification": case.amplification}
+        check("conv_dgrad", shape.x_size, length_of(shape), repro, *args, **rules)
 
 
 @pytest.mark.parametrize("mask", [False, True], ids=["recomputed", "mask"])
-@over(SHAPES, EMULATED_SHAPES)
+@over(SHAPES, EMULATED_SHAPES, WINOGRAD)
 def test_bn_definition(case, mask, rng, repro):
     """With integers nothing is rounded before the kink, and g must come out exact."""
-    shape, d = case.shape, draw(rng, case.dtype, exact=True)
+    shape, d = case.shape, exact_draw(rng, case)
     dy, w = arguments(d, shape)
     branch = d.activation(shape.x_size)
     bn = bn_arguments(d, shape, mask)
@@ -87,7 +89,7 @@ def test_bn_definition(case, mask, rng, repro):
 
 
 @pytest.mark.parametrize("act", [IDENTITY, RELU, GELU, SILU, LEAKY])
-@over([WINOGRAD[1], BANDS[0], BANDS[5], DIRECT[1], DIRECT[6]], EMULATED[1:2])
+@over([WINOGRAD[1], BANDS[0], BANDS[5], DIRECT[1], DIRECT[6]], EMULATED[1:2], WINOGRAD[1:2])
 def test_acts(case, act, rng, repro):
     shape, d = case.shape, draw(rng, case.dtype)
     dy, w = arguments(d, shape)
@@ -95,12 +97,13 @@ def test_acts(case, act, rng, repro):
     branch = gradient_at(d, shape.x_size, y, bn[2], bn[3])
     args = (dy, w, branch, y, *bn, None, act, 0.1, *geometry(shape))
     rows = max(shape.n * shape.h * shape.w, length_of(shape))
-    check("conv_dgrad_bn", shape.x_size, rows, repro, *args)
+    limit = {"amplification": case.amplification}
+    check("conv_dgrad_bn", shape.x_size, rows, repro, *args, **limit)
 
 
-@over(SHAPES, EMULATED_SHAPES)
+@over(SHAPES, EMULATED_SHAPES, WINOGRAD)
 def test_integers_are_exact(case, rng):
-    shape, d = case.shape, draw(rng, case.dtype, exact=True)
+    shape, d = case.shape, exact_draw(rng, case)
     args = (*arguments(d, shape), d.activation(shape.x_size), list(shape.x_size), *geometry(shape))
     want = reference.conv_dgrad(*map(as_double, args))
     assert torch.equal(OPS.conv_dgrad(*args), want.to(case.dtype))
@@ -132,7 +135,7 @@ def test_contiguous_activations(case, rng, repro):
         assert torch.allclose(sums.double(), want_sums, rtol=1e-5, atol=1e-3), repro
 
 
-@over([*WINOGRAD[-2:], *BANDS, *DIRECT], [*EMULATED[1:3], EMULATED[-1]])
+@over([*WINOGRAD[-2:], *BANDS, *DIRECT], [*EMULATED[1:3], EMULATED[-1]], WINOGRAD[-2:])
 def test_own_kernels_and_the_same_bits(case, rng):
     shape, d = case.shape, draw(rng, case.dtype)
     args = (*arguments(d, shape), None, *bn_arguments(d, shape), RELU, 0.0, *geometry(shape))

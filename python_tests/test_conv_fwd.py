@@ -26,6 +26,7 @@ from conv_cases import (
     WINOGRAD,
     OwnKernels,
     draw,
+    exact_draw,
     filter_of,
     geometry,
     over,
@@ -47,17 +48,19 @@ def arguments(d, shape, layout="nhwc"):
 
 
 @pytest.mark.parametrize("layout", ["nhwc", "nchw"])
-@over(SHAPES, EMULATED_SHAPES)
+@over(SHAPES, EMULATED_SHAPES, WINOGRAD)
 def test_definition(case, layout, rng, repro):
     """Every shape, filters in both layouts: plain, and behind a batch norm with statistics."""
     shape, d = case.shape, draw(rng, case.dtype)
     x, w = arguments(d, shape, layout)
     length, size = shape.reduction_length, shape.y_size
-    check("conv_fwd", size, length, repro, x, w, *NO_PROLOGUE, *NO_EPILOGUE, *geometry(shape))
+    args = (size, length, repro, x, w)
+    limit = {"amplification": case.amplification}
+    check("conv_fwd", *args, *NO_PROLOGUE, *NO_EPILOGUE, *geometry(shape), **limit)
     before = prologue(d, shape.c, RELU)
     y, stats = OPS.conv_fwd_stats(x, w, *before, *geometry(shape))
-    no_stats = (x, w, *before, *NO_EPILOGUE, *geometry(shape))
-    assert torch.equal(check("conv_fwd", size, length, repro, *no_stats)[0], y), repro
+    no_stats = (*args, *before, *NO_EPILOGUE, *geometry(shape))
+    assert torch.equal(check("conv_fwd", *no_stats, **limit)[0], y), repro
     check_stats(y, stats, repro)
 
 
@@ -72,40 +75,44 @@ def check_stats(y, stats, repro):
 
 @pytest.mark.parametrize("residual", [False, True], ids=["plain", "residual"])
 @pytest.mark.parametrize("act", [IDENTITY, RELU, GELU, SILU, LEAKY])
-@over([WINOGRAD[1], BANDS[0], BANDS[5], DIRECT[1], DIRECT[6]], EMULATED[1:2])
+@over([WINOGRAD[1], BANDS[0], BANDS[5], DIRECT[1], DIRECT[6]], EMULATED[1:2], WINOGRAD[1:2])
 def test_epilogue(case, act, residual, rng, repro):
     shape, d = case.shape, draw(rng, case.dtype)
     x, w = arguments(d, shape)
     added = d.activation(shape.y_size) if residual else None
+    head = (shape.y_size, shape.reduction_length, repro, x, w)
     for scale in (d.vector(shape.k), None):
         for bias in (d.vector(shape.k), None):
-            tail = (scale, bias, added, act, 0.1, *geometry(shape))
-            check(
-                "conv_fwd", shape.y_size, shape.reduction_length, repro, x, w, *NO_PROLOGUE, *tail
-            )
+            args = (*head, *NO_PROLOGUE, scale, bias, added, act, 0.1, *geometry(shape))
+            check("conv_fwd", *args, amplification=case.amplification)
 
 
 @pytest.mark.parametrize("act", [IDENTITY, RELU, GELU, SILU, LEAKY])
-@over([WINOGRAD[1], BANDS[0], BANDS[5], DIRECT[1], DIRECT[6]], EMULATED[1:2])
+@over([WINOGRAD[1], BANDS[0], BANDS[5], DIRECT[1], DIRECT[6]], EMULATED[1:2], WINOGRAD[1:2])
 def test_prologue(case, act, rng, repro):
     """Taps outside the image are zero, not act(bias)."""
     shape, d = case.shape, draw(rng, case.dtype)
     x, w = arguments(d, shape)
     before = prologue(d, shape.c, act)
     args = (x, w, *before, *NO_EPILOGUE, *geometry(shape))
-    check("conv_fwd", shape.y_size, shape.reduction_length, repro, *args)
+    limit = {"amplification": case.amplification}
+    check("conv_fwd", shape.y_size, shape.reduction_length, repro, *args, **limit)
 
 
-@over(SHAPES, EMULATED_SHAPES)
+@over(SHAPES, EMULATED_SHAPES, WINOGRAD)
 def test_integers_are_exact(case, rng):
-    shape, d = case.shape, draw(rng, case.dtype, exact=True)
+    shape, d = case.shape, exact_draw(rng, case)
     x, w = arguments(d, shape)
     args = (x, w, *prologue(d, shape.c, RELU), *NO_EPILOGUE, *geometry(shape))
     want = reference.conv_fwd(*map(as_double, args))
     assert torch.equal(OPS.conv_fwd(*args), want.to(case.dtype))
 
 
-@over([*WINOGRAD[-2:], *BANDS, *DIRECT], [EMULATED[1], EMULATED[2], EMULATED[-1]])
+@over(
+    [*WINOGRAD[-2:], *BANDS, *DIRECT],
+    [EMULATED[1], EMULATED[2], EMULATED[-1]],
+    WINOGRAD[-2:],
+)
 def test_own_kernels_and_the_same_bits(case, rng):
     shape, d = case.shape, draw(rng, case.dtype)
     x, w = arguments(d, shape)
@@ -120,7 +127,7 @@ def test_own_kernels_and_the_same_bits(case, rng):
     [WINOGRAD[0], DIRECT[0], DIRECT[5], ConvShape(2, 1, 8, 8, 4, 3, 3, (1, 1), (1, 1))],
     ids=lambda s: s.id,
 )
-@pytest.mark.parametrize("choice", ["auto", "own", "torch"])
+@pytest.mark.parametrize("choice", ["auto", "own", "torch", "winograd4x4"])
 def test_what_is_said_of_the_kernel_is_what_runs(shape, dtype, choice, rng, monkeypatch):
     monkeypatch.setenv("RNK_CPU_CONV", choice)
     x, w = arguments(Draw(rng, (dtype, "nhwc")), shape)

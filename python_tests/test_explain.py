@@ -47,6 +47,12 @@ def test_convolution_kernels() -> None:
     assert reasons == {"declared torch convolution"}
 
 
+def test_winograd_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RNK_CPU_CONV", "winograd4x4")
+    reasons = {row.reason for row in explain(models.resnet18()).rows}
+    assert reasons == {"direct", "Winograd F(4x4, 3x3)", "direct, Winograd F(4x4, 3x3)"}
+
+
 def test_one_channel_images_are_torchs() -> None:
     """What explain() says of each layer is what a forward of the network calls."""
     model = models.resnet8(in_channels=1).eval()

@@ -59,15 +59,38 @@ def served(x: Tensor, conv: nn.Conv2d) -> int:
     return packed_filters()["served"] - before
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_same_bits(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RNK_CPU_CONV", "own")
+@pytest.mark.parametrize(
+    ("shape", "choice"), [*((s, "own") for s in SHAPES), (SHAPES[1], "winograd4x4")], ids=str
+)
+def test_same_bits(shape: tuple[int, ...], choice: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RNK_CPU_CONV", choice)
     x, conv = layer(shape)
     assert served(x, conv) == 2  # the first call only meets the filter
     # Images of another size take the same packed filter; an empty batch needs none.
     assert served(x[:1, :, :4, :3].contiguous(memory_format=torch.channels_last), conv) == 3
     assert run(x[:0], conv).shape[0] == 0
     assert served(x, conv) == 3
+
+
+@pytest.mark.usefixtures("no_garbage")
+def test_every_kernel_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One parameter under F(2x2), F(4x4) and torch in turn."""
+    others = packed_filters()["bytes"]
+    x, conv = layer(SHAPES[1])
+    found, size = {}, {}
+    for choice in ("own", "winograd4x4", "own", "torch", "winograd4x4", "auto"):
+        monkeypatch.setenv("RNK_CPU_CONV", choice)
+        assert served(x, conv) == (0 if choice == "torch" else 2)
+        y = run(x, conv)
+        assert torch.equal(found.setdefault(choice, y), y)
+        size[choice] = packed_filters()["bytes"] - others
+    assert 36 * size["own"] == 16 * size["winograd4x4"] > 0
+    # In turn, each call meets the other's filter, and never takes it.
+    for choice in ("own", "winograd4x4") * 2:
+        monkeypatch.setenv("RNK_CPU_CONV", choice)
+        assert torch.equal(run(x, conv), found[choice])
+    assert torch.equal(found["own"], found["auto"])
+    assert not torch.equal(found["own"], found["winograd4x4"])
 
 
 def test_depthwise_filters_are_read_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +214,9 @@ def test_another_parameter_in_freed_memory_is_another() -> None:
         served(x, conv)
 
 
-def test_whole_models_by_several_threads() -> None:
+@pytest.mark.parametrize("choice", ["auto", "winograd4x4"])
+def test_whole_models_by_several_threads(choice: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RNK_CPU_CONV", choice)
     model = models.resnet18(num_classes=10).eval().to(memory_format=torch.channels_last)
     images = torch.randn(2, 3, 32, 32).to(memory_format=torch.channels_last)
     found: list[Tensor] = []

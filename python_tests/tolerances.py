@@ -22,6 +22,14 @@ STORE_ULPS = 1.0
 # tail over all elements of a tensor (4 sigma).
 SUM_SIGMAS = 2.0
 
+# Winograd's F(4x4, 3x3) sums products of transformed inputs and filters, which are larger than a
+# direct sum's, and so are the partial sums that are rounded. For independent inputs and weights the
+# terms of output i of a line have the variance sum_f A_fi^2 |G_f|^2 |B_f|^2, where 3 direct ones
+# have 3: at the points 0, 1, -1, 1/2, -2, infinity, 10.44 times as much in the worst output. Lines
+# and columns multiply, and the root of that is 10.44 (test_winograd.py computes it). F(2x2, 3x3),
+# of 1.67, needs no factor: it rounds a ninth as many sums as the direct one.
+WINOGRAD4_AMPLIFICATION = 10.45
+
 # Relative L2 averages over elements, so no tail and a tighter floor: 1/2 ulp storing error is 0.29
 # ulp RMS.
 L2_STORE_ULPS = 0.5

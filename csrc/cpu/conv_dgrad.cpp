@@ -6,7 +6,7 @@
 namespace rnk::cpu {
 
 void conv_dgrad(const ConvDgradParams& params, ParallelFor parallel_for) {
-  const auto run = winograd_serves(params.shape) ? conv_dgrad_winograd : conv_dgrad_direct;
+  const auto run = params.kernel == ConvKernel::kDirect ? conv_dgrad_direct : conv_dgrad_winograd;
   run(params, parallel_for);
 }
 

@@ -15,6 +15,14 @@ struct ConvPrologue {
   float slope;
 };
 
+// Which kernel runs a convolution, chosen once a call (conv_serves.h): a packed filter is of one
+// kernel, and the environment, which has a say, may change meanwhile.
+enum class ConvKernel : int64_t {
+  kDirect,
+  kWinograd2,  // F(2x2, 3x3)
+  kWinograd4   // F(4x4, 3x3)
+};
+
 // y = act(scale * conv + bias + residual), or y = conv and its statistics.
 struct ConvFwdParams {
   const float* x;  // [N, H, W, C]
@@ -30,6 +38,7 @@ struct ConvFwdParams {
   float* y;      // [N, P, Q, K]
   float* stats;  // [3, K] as in bn_stats_params.h, or null; then no scale, bias, residual or act
   ConvShape shape;
+  ConvKernel kernel;
   int threads;  // that may run it, or 0: tasks are cut to suit them, and no result depends on it
 };
 
@@ -48,6 +57,7 @@ struct ConvDgradParams {
   float* dx;    // [N, H, W, C]; g with y_prev
   float* sums;  // [2, C], with y_prev
   ConvShape shape;
+  ConvKernel kernel;
 };
 
 // dw = the gradient of the filter where the convolution read in(x).

@@ -1,4 +1,4 @@
-// Forward and transposed convolution by Winograd's F(2x2, 3x3): transform a block of input tiles,
+// Forward and transposed convolution by Winograd: transform a block of input tiles,
 // multiply by the transformed filter one frequency at a time, transform back, epilogue.
 #include <vector>
 
@@ -23,19 +23,31 @@ bool winograd_serves(const ConvShape& s) {
 }
 
 void conv_fwd_winograd(const ConvFwdParams& params, ParallelFor parallel_for) {
-  RNK_CALL_BEST_ISA(conv_fwd_winograd, params, parallel_for);
+  if (params.kernel == ConvKernel::kWinograd4) {
+    RNK_CALL_BEST_ISA(conv_fwd_winograd<4>, params, parallel_for);
+  }
+  RNK_CALL_BEST_ISA(conv_fwd_winograd<2>, params, parallel_for);
 }
 
-int64_t conv_fwd_winograd_floats(const ConvShape& shape) {
-  RNK_CALL_BEST_ISA(conv_fwd_winograd_floats, shape);
+int64_t conv_fwd_winograd_floats(const ConvFwdParams& params) {
+  if (params.kernel == ConvKernel::kWinograd4) {
+    RNK_CALL_BEST_ISA(conv_fwd_winograd_floats<4>, params.shape);
+  }
+  RNK_CALL_BEST_ISA(conv_fwd_winograd_floats<2>, params.shape);
 }
 
 void conv_fwd_winograd_pack(const ConvFwdParams& params, float* packed, ParallelFor parallel_for) {
-  RNK_CALL_BEST_ISA(conv_fwd_winograd_pack, params, packed, parallel_for);
+  if (params.kernel == ConvKernel::kWinograd4) {
+    RNK_CALL_BEST_ISA(conv_fwd_winograd_pack<4>, params, packed, parallel_for);
+  }
+  RNK_CALL_BEST_ISA(conv_fwd_winograd_pack<2>, params, packed, parallel_for);
 }
 
 void conv_dgrad_winograd(const ConvDgradParams& params, ParallelFor parallel_for) {
-  RNK_CALL_BEST_ISA(conv_dgrad_winograd, params, parallel_for);
+  if (params.kernel == ConvKernel::kWinograd4) {
+    RNK_CALL_BEST_ISA(conv_dgrad_winograd<4>, params, parallel_for);
+  }
+  RNK_CALL_BEST_ISA(conv_dgrad_winograd<2>, params, parallel_for);
 }
 
 }  // namespace rnk::cpu

@@ -17,40 +17,49 @@ inline FilterView transposed_filter(const float* w, const FilterStrides& s) {
 }
 
 // The transformed taps of the first `count` of kLanes neighbours, `step` apart.
-RNK_INLINE Patch transformed_taps(const FilterView& f, const float* first, int64_t step,
-                                  int count) {
+template <int kOut>
+RNK_INLINE Patch<kOut + 2> transformed_taps(const FilterView& f, const float* first, int64_t step,
+                                            int count) {
   FloatVec g[3][3];
   RNK_UNROLL for (int r = 0; r < 3; ++r) {
     RNK_UNROLL for (int s = 0; s < 3; ++s) {
       g[r][s] = gather_lanes(first + r * f.r_stride + s * f.s_stride, step, count);
     }
   }
-  return filter_transform(g);
+  return filter_transform<kOut>(g);
 }
 
 // kLanes columns from `column` on at all depths, from a filter whose columns are neighbours, or
 // where nothing is: u [frequency][depth][kTileCols].
-inline void pack_columns(const FilterView& f, int64_t depth, int64_t column, int lanes, float* u) {
+template <int kOut>
+void pack_columns(const FilterView& f, int64_t depth, int64_t column, int lanes, float* u) {
+  constexpr int kSize = kOut + 2;
   for (int64_t d = 0; d < depth; ++d) {
     const float* first = f.w + d * f.depth_stride + column * f.column_stride;
-    const Patch patch = transformed_taps(f, first, f.column_stride, lanes);
-    RNK_UNROLL for (int i = 0; i < kFrequencies; ++i) {
-      store_vec(u + (i * depth + d) * kTileCols, patch.at[i / 4][i % 4]);
+    const auto patch = transformed_taps<kOut>(f, first, f.column_stride, lanes);
+    RNK_UNROLL for (int i = 0; i < kSize; ++i) {
+      RNK_UNROLL for (int j = 0; j < kSize; ++j) {
+        store_vec(u + ((i * kSize + j) * depth + d) * kTileCols, patch.at[i][j]);
+      }
     }
   }
 }
 
 // The same from a filter whose depths are neighbours: read along the depth and transposed.
-inline void pack_depths(const FilterView& f, int64_t depth, int64_t column, int lanes, float* u) {
-  FloatVec block[kFrequencies][kLanes] = {};
+template <int kOut>
+void pack_depths(const FilterView& f, int64_t depth, int64_t column, int lanes, float* u) {
+  constexpr int kSize = kOut + 2;
+  FloatVec block[kSize * kSize][kLanes] = {};
   for (int64_t d = 0; d < depth; d += kLanes) {
     const int rows = static_cast<int>(std::min<int64_t>(kLanes, depth - d));
     for (int j = 0; j < lanes; ++j) {
       const float* first = f.w + d * f.depth_stride + (column + j) * f.column_stride;
-      const Patch patch = transformed_taps(f, first, f.depth_stride, rows);
-      RNK_UNROLL for (int i = 0; i < kFrequencies; ++i) block[i][j] = patch.at[i / 4][i % 4];
+      const auto patch = transformed_taps<kOut>(f, first, f.depth_stride, rows);
+      RNK_UNROLL for (int r = 0; r < kSize; ++r) {
+        RNK_UNROLL for (int c = 0; c < kSize; ++c) block[r * kSize + c][j] = patch.at[r][c];
+      }
     }
-    for (int i = 0; i < kFrequencies; ++i) {
+    for (int i = 0; i < kSize * kSize; ++i) {
       FloatVec v[kLanes];
       RNK_UNROLL for (int j = 0; j < kLanes; ++j) v[j] = block[i][j];
       transpose_lanes(v);
@@ -60,12 +69,13 @@ inline void pack_depths(const FilterView& f, int64_t depth, int64_t column, int 
 }
 
 // One panel of columns; those that do not exist are 0.
-inline void pack_winograd_panel(const FilterView& f, int64_t depth, int64_t columns, int64_t panel,
-                                float* u) {
+template <int kOut>
+void pack_winograd_panel(const FilterView& f, int64_t depth, int64_t columns, int64_t panel,
+                         float* u) {
   for (int v = 0; v < kTileVectors; ++v) {
     const int64_t column = panel * kTileCols + v * kLanes;
     const int lanes = static_cast<int>(std::clamp<int64_t>(columns - column, 0, kLanes));
-    const auto pack = f.depth_stride < f.column_stride ? pack_depths : pack_columns;
+    const auto pack = f.depth_stride < f.column_stride ? pack_depths<kOut> : pack_columns<kOut>;
     pack(f, depth, column, lanes, u + v * kLanes);
   }
 }

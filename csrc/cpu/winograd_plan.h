@@ -9,32 +9,36 @@
 
 namespace rnk::cpu {
 
-constexpr int kFrequencies = 16;  // of a 4x4 tile
-
 // A stride-1 convolution with 3x3 taps, forward or transposed: out [N, P, Q, columns] from
-// in [N, H, W, depth].
+// in [N, H, W, depth], in tiles of kOut x kOut outputs.
+template <int kOut>
 struct WinogradShape {
+  static constexpr int kPatch = kOut + 2;  // inputs of a tile, a side
+  static constexpr int kFrequencies = kPatch * kPatch;
+
   int64_t n, h, w, p, q;
   int64_t padding_h, padding_w;
   int64_t depth, columns;
 
-  int64_t tiles_h() const { return (p + 1) / 2; }
-  int64_t tiles_w() const { return (q + 1) / 2; }
+  int64_t tiles_h() const { return (p + kOut - 1) / kOut; }
+  int64_t tiles_w() const { return (q + kOut - 1) / kOut; }
   int64_t tiles() const { return n * tiles_h() * tiles_w(); }
 };
 
-inline WinogradShape forward_shape(const ConvShape& s) {
+template <int kOut>
+WinogradShape<kOut> forward_shape(const ConvShape& s) {
   return {s.n, s.h, s.w, s.p, s.q, s.padding_h, s.padding_w, s.c, s.k};
 }
 
 // dx is the convolution of dy, padded by what the kernel has beyond the forward padding.
-inline WinogradShape transposed_shape(const ConvShape& s) {
+template <int kOut>
+WinogradShape<kOut> transposed_shape(const ConvShape& s) {
   return {s.n, s.p, s.q, s.h, s.w, 2 - s.padding_h, 2 - s.padding_w, s.k, s.c};
 }
 
 // Tasks = blocks of tiles x groups of column panels.
 struct WinogradPlan {
-  int64_t block_tiles;  // a multiple of the register tile's rows
+  int64_t block_tiles;
   int64_t blocks;
   int64_t panels;  // of `tile_cols` columns
   int64_t panel_groups;
@@ -48,20 +52,24 @@ constexpr int64_t kWinogradMinTiles = 28;
 constexpr int64_t kWinogradMaxTiles = 112;
 constexpr int64_t kWinogradTasks = 8;  // enough for a few threads also where there is one image
 
-inline WinogradPlan winograd_plan(const WinogradShape& shape, int64_t tile_rows,
-                                  int64_t tile_cols) {
-  const int64_t wanted = kWinogradInputFloats / (kFrequencies * shape.depth);
+template <int kOut>
+WinogradPlan winograd_plan(const WinogradShape<kOut>& shape, int64_t tile_rows, int64_t tile_cols) {
+  // Larger tiles are fewer: a block rounded up would leave a last one of two or three, which reads
+  // all of the filter as well.
+  const int64_t unit = kOut == 2 ? tile_rows : 1;
+  const int64_t wanted = kWinogradInputFloats / (shape.kFrequencies * shape.depth);
   const int64_t limit = std::clamp(wanted, kWinogradMinTiles, kWinogradMaxTiles);
-  const int64_t rounded = std::max<int64_t>(limit / tile_rows, 1) * tile_rows;
+  const int64_t rounded = std::max<int64_t>(limit / unit, 1) * unit;
   int64_t blocks = (shape.tiles() + rounded - 1) / rounded;
   // Equal blocks, an even number of them.
   if (blocks > 1) blocks += blocks % 2;
   const int64_t even = (shape.tiles() + blocks - 1) / blocks;
-  const int64_t block_tiles = (even + tile_rows - 1) / tile_rows * tile_rows;
+  const int64_t block_tiles = (even + unit - 1) / unit * unit;
   blocks = (shape.tiles() + block_tiles - 1) / block_tiles;
   const int64_t panels = (shape.columns + tile_cols - 1) / tile_cols;
-  const int64_t groups = std::clamp<int64_t>((kWinogradTasks + blocks - 1) / blocks, 1, panels);
-  return {block_tiles, blocks, panels, groups};
+  // Every group transforms the block's input anew, which weighs more in larger tiles.
+  const int64_t groups = (kWinogradTasks + (kOut == 2 ? blocks - 1 : 0)) / blocks;
+  return {block_tiles, blocks, panels, std::clamp<int64_t>(groups, 1, panels)};
 }
 
 // The filter's gradient is summed in steps of tiles. Few channels: several tasks, each with sums of
@@ -74,9 +82,9 @@ struct WinogradWgradPlan {
 
 constexpr int64_t kWinogradTransformTiles = 16;  // worth a thread
 
-inline WinogradWgradPlan winograd_wgrad_plan(const WinogradShape& shape) {
+inline WinogradWgradPlan winograd_wgrad_plan(const WinogradShape<2>& shape) {
   constexpr int64_t kTasks = 8, kSums = 8192, kSmall = int64_t{1} << 17, kLarge = int64_t{1} << 20;
-  const int64_t tile_floats = kFrequencies * (shape.depth + shape.columns);
+  const int64_t tile_floats = shape.kFrequencies * (shape.depth + shape.columns);
   const int64_t tasks = std::min(kTasks, shape.tiles() / kWinogradTransformTiles);
   if (shape.depth * shape.columns <= kSums && tasks > 1) {
     return {tasks, std::clamp<int64_t>(kSmall / tile_floats, 32, 256)};

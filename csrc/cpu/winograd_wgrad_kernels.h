@@ -7,14 +7,17 @@
 
 RNK_ISA_BEGIN
 
+using WgradShape = WinogradShape<2>;
+constexpr int kFrequencies = WgradShape::kFrequencies;
+
 // Gradients of the outputs of tiles [first, first + count), transformed like transform_input's.
-inline void transform_gradient(const WinogradShape& s, const float* dy, int64_t first,
-                               int64_t count, const WinogradInputLayout& layout, float* v) {
+inline void transform_gradient(const WgradShape& s, const float* dy, int64_t first, int64_t count,
+                               const WinogradInputLayout& layout, float* v) {
   const int64_t frequency = layout.frequency_stride(s.columns);
   for (int64_t k = 0; k < s.columns; k += kLanes) {
     const int lanes = static_cast<int>(std::min<int64_t>(kLanes, s.columns - k));
     float* to = v + k / kChunk * layout.chunk_stride() + k % kChunk;
-    TileCursor tile(s, first);
+    TileCursor<2> tile(s, first);
     for (int64_t t = 0; t < count; ++t, tile.next(s)) {
       const float* at = dy + ((tile.image * s.p + tile.row) * s.q + tile.column) * s.columns + k;
       const bool right = tile.column + 1 < s.q, below = tile.row + 1 < s.p;
@@ -23,7 +26,7 @@ inline void transform_gradient(const WinogradShape& s, const float* dy, int64_t 
           {load_lanes(at, lanes), right ? load_lanes(at + s.columns, lanes) : zero},
           {below ? load_lanes(at + s.q * s.columns, lanes) : zero,
            right && below ? load_lanes(at + (s.q + 1) * s.columns, lanes) : zero}};
-      const Patch d = gradient_transform(g);
+      const Patch<4> d = gradient_transform(g);
       RNK_UNROLL for (int f = 0; f < kFrequencies; ++f) {
         store_vec(to + f * frequency + t * kChunk, d.at[f / 4][f % 4]);
       }
@@ -55,7 +58,7 @@ inline void filter_products(int64_t channels_k, int64_t channels_c, int64_t dept
 // One gradient of the transformed filter: [frequency][K][ldc].
 struct FilterSums {
   int64_t ldc, frequency, floats;
-  explicit FilterSums(const WinogradShape& s)
+  explicit FilterSums(const WgradShape& s)
       : ldc((s.depth + kTileCols - 1) / kTileCols * kTileCols),
         frequency(s.columns * ldc + kLanes),
         floats(kFrequencies * frequency) {}
@@ -66,7 +69,7 @@ inline void store_filter_gradient(const ConvWgradParams& p, const float* du, int
                                   const FilterSums& sums, int64_t k) {
   for (int64_t c = 0; c < p.shape.c; c += kLanes) {
     const int lanes = static_cast<int>(std::min<int64_t>(kLanes, p.shape.c - c));
-    Patch u = {};
+    Patch<4> u = {};
     for (int64_t copy = 0; copy < copies; ++copy) {
       const float* at = du + copy * sums.floats + k * sums.ldc + c;
       for (int f = 0; f < kFrequencies; ++f) {
@@ -86,11 +89,11 @@ inline void store_filter_gradient(const ConvWgradParams& p, const float* du, int
 // Transformed input and gradient of a step's tiles, and the functions that fill and use them.
 struct WgradStep {
   const ConvWgradParams& p;
-  const WinogradShape& s;
+  const WgradShape& s;
   WinogradInputLayout layout;
   float *v, *d;
 
-  WgradStep(const ConvWgradParams& params, const WinogradShape& shape, int64_t tiles)
+  WgradStep(const ConvWgradParams& params, const WgradShape& shape, int64_t tiles)
       : p(params),
         s(shape),
         layout{tiles},
@@ -99,7 +102,7 @@ struct WgradStep {
 
   // Tiles [first, first + count) to positions `at` ...
   void transform(int64_t first, int64_t count, int64_t at) const {
-    const auto input = p.in.scale ? transform_input<true> : transform_input<false>;
+    const auto input = p.in.scale ? transform_input<2, true> : transform_input<2, false>;
     input(s, p.in, p.x, first, count, layout, v + at * kChunk);
     transform_gradient(s, p.dy, first, count, layout, d + at * kChunk);
   }
@@ -114,7 +117,7 @@ struct WgradStep {
 };
 
 // Few channels: every task sums its own tiles, and the sums are added in order.
-inline void wgrad_by_tiles(const ConvWgradParams& p, const WinogradShape& s,
+inline void wgrad_by_tiles(const ConvWgradParams& p, const WgradShape& s,
                            ParallelFor parallel_for) {
   const FilterSums sums(s);
   const WinogradWgradPlan plan = winograd_wgrad_plan(s);
@@ -139,7 +142,7 @@ inline void wgrad_by_tiles(const ConvWgradParams& p, const WinogradShape& s,
 }
 
 // Many channels: all tasks transform a step's tiles, then each sums products of its own.
-inline void wgrad_by_channels(const ConvWgradParams& p, const WinogradShape& s,
+inline void wgrad_by_channels(const ConvWgradParams& p, const WgradShape& s,
                               ParallelFor parallel_for) {
   const FilterSums sums(s);
   const WinogradWgradPlan plan = winograd_wgrad_plan(s);
@@ -165,7 +168,7 @@ inline void wgrad_by_channels(const ConvWgradParams& p, const WinogradShape& s,
 }
 
 inline void conv_wgrad_winograd(const ConvWgradParams& p, ParallelFor parallel_for) {
-  const WinogradShape s = forward_shape(p.shape);
+  const WgradShape s = forward_shape<2>(p.shape);
   const auto run = winograd_wgrad_plan(s).tasks > 1 ? wgrad_by_tiles : wgrad_by_channels;
   run(p, s, parallel_for);
 }

@@ -12,6 +12,7 @@ from torch import Tensor
 from .library import default_backend
 
 WINOGRAD = "Winograd F(2x2, 3x3)"
+WINOGRAD4 = "Winograd F(4x4, 3x3)"
 DIRECT = "direct"
 TORCH = "declared torch convolution"
 
@@ -27,8 +28,9 @@ def cpu_conv_kernel(
     dilation: Sequence[int] = (1, 1),
     groups: int = 1,
 ) -> str:
-    """WINOGRAD, DIRECT or TORCH for channels_last activations of `dtype`.
+    """WINOGRAD, WINOGRAD4, DIRECT or TORCH for channels_last activations of `dtype`.
 
+    Of the forward convolution, and of the gradient of its input unless that is torch's.
     weight_size: [K, C / groups, R, S].
     """
     choice = os.environ.get("RNK_CPU_CONV", "auto")
@@ -40,7 +42,7 @@ def cpu_conv_kernel(
     channels = min(weight_size[:2])
     plain = groups == 1 and {*stride, *dilation} == {1} and max(padding) <= 2
     if plain and tuple(weight_size[2:]) == (3, 3) and channels >= _WINOGRAD_CHANNELS:
-        return WINOGRAD
+        return WINOGRAD4 if choice == "winograd4x4" else WINOGRAD
     return DIRECT
 
 

@@ -81,6 +81,7 @@ class RunningLayer {
     params_.act = act;
     params_.slope = static_cast<float>(slope);
     params_.shape = shape;
+    params_.kernel = cpu::conv_kernel(shape);
     params_.threads = thread_count();
     packed_ = kept_filter(layer.weight(), params_, parallel_for);
     params_.packed = packed_.get();

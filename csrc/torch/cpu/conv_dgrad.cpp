@@ -24,6 +24,7 @@ std::optional<ConvDgradParams> own_params(const Tensor& dy, const Tensor& w,
   params.w_strides = filter_strides(w);
   params.branch = floats(branch);
   params.shape = shape;
+  params.kernel = cpu::conv_kernel(shape);
   return params;
 }
 

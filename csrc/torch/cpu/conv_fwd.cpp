@@ -23,6 +23,7 @@ std::optional<ConvFwdParams> own_params(const Tensor& x, const Tensor& w, const 
   params.w_strides = filter_strides(w);
   params.in = prologue_params(in, x);
   params.shape = shape;
+  params.kernel = cpu::conv_kernel(shape);
   return params;
 }
 

@@ -22,6 +22,7 @@ constexpr int64_t kPlaces = 16, kRun = 16;
 struct FilterState {
   int64_t version = -1;
   int64_t sizes[4] = {}, strides[4] = {}, groups = 0, floats = 0;
+  ConvKernel kernel{};
   uint32_t sample[kPlaces][kRun] = {};
 
   bool operator==(const FilterState& other) const {
@@ -31,7 +32,8 @@ struct FilterState {
 
 struct Kept {
   int owners = 0;
-  ConvShape shape{};   // of the last call
+  ConvShape shape{};  // of the last call
+  ConvKernel kernel{};
   int64_t floats = 0;  // that its packed filter takes
   FilterState state;
   std::shared_ptr<float> packed;  // null: met once in this state
@@ -54,6 +56,7 @@ FilterState state_of(const Tensor& w, const ConvFwdParams& p, int64_t floats) {
   state.version = ask<int64_t>("aten::_version", w);
   state.groups = p.shape.groups;
   state.floats = floats;
+  state.kernel = p.kernel;
   for (int d = 0; d < 4; ++d) state.sizes[d] = w.size(d), state.strides[d] = w.stride(d);
   const int64_t numel = w.numel(), channels = state.sizes[1], run = std::min(kRun, channels);
   for (int64_t i = 0; i < kPlaces; ++i) {
@@ -113,9 +116,10 @@ std::shared_ptr<const float> kept_filter(const Tensor& w, const ConvFwdParams& p
   const ConvShape& s = params.shape;
   if (s.n * s.p * s.q == 0 || ask<bool>("aten::is_inference", w)) return nullptr;
   Kept& kept = found->second;
-  if (std::memcmp(&kept.shape, &s, sizeof s) != 0) {
+  if (std::memcmp(&kept.shape, &s, sizeof s) != 0 || kept.kernel != params.kernel) {
     kept.shape = s;
-    kept.floats = cpu::conv_fwd_packed_floats(s);
+    kept.kernel = params.kernel;
+    kept.floats = cpu::conv_fwd_packed_floats(params);
   }
   if (kept.floats == 0) return nullptr;
   const FilterState state = state_of(w, params, kept.floats);
