@@ -24,6 +24,8 @@ SELECTION = (
 def run(isa: str, *command: str) -> str:
     env = {**os.environ, "RNK_CPU_ISA": isa, "OMP_NUM_THREADS": "1", "RNK_TEST_BACKENDS": "cpu"}
     env["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    if isa == "avx2":
+        env["RNK_CPU_L2"] = "128"  # the smallest blocks too
     done = subprocess.run(
         [sys.executable, *command], env=env, cwd=TESTS.parent, capture_output=True, text=True
     )

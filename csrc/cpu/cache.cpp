@@ -41,7 +41,7 @@ Blocking choose() {
   const int64_t floats = bytes / static_cast<int64_t>(sizeof(float));
   int64_t depth = 64;  // a chunk of the packed rows
   while (depth * 2 <= floats / 256) depth *= 2;
-  return {depth, floats / 4, floats * 3 / 8};
+  return {depth, floats / 4, floats * 3 / 8, floats / 1024};
 }
 
 }  // namespace

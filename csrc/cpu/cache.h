@@ -10,6 +10,7 @@ struct Blocking {
   int64_t depth;     // that a matrix product sums at once: 112 rows of it take 7/16 of the cache
   int64_t rows;      // packed rows of a task, where the depth allows it: a quarter
   int64_t winograd;  // transformed input of a task, where the depth allows it: 3/8
+  int64_t pixels;    // that a filter gradient sums at once: 480 floats of each take 15/32
 };
 
 // By the level-2 cache of a core as the system tells it, 1 MiB if it does not, or by RNK_CPU_L2

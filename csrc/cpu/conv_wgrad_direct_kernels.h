@@ -5,10 +5,7 @@
 
 RNK_ISA_BEGIN
 
-// Pixels whose products add up in registers.
-constexpr int64_t kPixelBlock = 256;
-// Rows (filters) and columns (of the depth R * S * C) of a task: its sums, and a pixel block of its
-// operands, take 0.7 MiB of an L2 cache.
+// Rows (filters) and columns (of the depth R * S * C) of a task.
 constexpr int64_t kTaskRows = 224 / kTileRows * kTileRows;
 constexpr int64_t kTaskCols = 256;
 // Of a chunk: fewer cost more in partial sums than another thread gains.
@@ -27,7 +24,7 @@ struct WgradPlan {
         rows(round_up((filters + row_parts - 1) / row_parts, kTileRows)),
         cols(round_up((depth + col_parts - 1) / col_parts, kTileCols)),
         parts(groups * row_parts * col_parts),
-        blocks((pixels + kPixelBlock - 1) / kPixelBlock),
+        blocks((pixels + blocking().pixels - 1) / blocking().pixels),
         chunks(std::clamp<int64_t>(
             std::min((kWantedTasks + parts - 1) / parts, pixels / kMinChunkPixels), 1,
             kWantedTasks)) {}
@@ -91,8 +88,10 @@ class WgradConvolution {
     const int64_t first = plan_.blocks * chunk / plan_.chunks;
     const int64_t last = plan_.blocks * (chunk + 1) / plan_.chunks;
     if (first == last) std::fill_n(sums, plan_.rows * plan_.cols, 0.0f);
-    float* x = scratch(Scratch::kInput, kPixelBlock * (plan_.rows + plan_.cols) + kLanes);
-    float* dy = x + kPixelBlock * plan_.cols;
+    // Their products add up in registers.
+    const int64_t most = blocking().pixels;
+    float* x = scratch(Scratch::kInput, most * (plan_.rows + plan_.cols) + kLanes);
+    float* dy = x + most * plan_.cols;
     for (int64_t block = first; block < last; ++block) {
       const int64_t begin = plan_.pixels * block / plan_.blocks;
       const int64_t pixels = plan_.pixels * (block + 1) / plan_.blocks - begin;

@@ -1,10 +1,11 @@
-// How a Winograd convolution is cut into tasks, from the shape alone, so that no result depends on
-// the number of threads.
+// How a Winograd convolution is cut into tasks, by its shape and the cache, so that no result
+// depends on the number of threads.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 
+#include "cache.h"
 #include "conv_params.h"
 
 namespace rnk::cpu {
@@ -44,10 +45,9 @@ struct WinogradPlan {
   int64_t panel_groups;
 };
 
-// The transformed input of a block takes 384 KiB where the depth allows it: with a panel of the
-// filter and its products it stays in a level-2 cache of 1 MiB. Fewer than kWinogradMinTiles would
-// read the filter too often for what they multiply.
-constexpr int64_t kWinogradInputFloats = 98304;
+// Tiles of a block: with a panel of the filter and its products, their transformed input stays in
+// the level-2 cache. Fewer than kWinogradMinTiles would read the filter too often for what they
+// multiply.
 constexpr int64_t kWinogradMinTiles = 28;
 constexpr int64_t kWinogradMaxTiles = 112;
 constexpr int64_t kWinogradTasks = 8;  // enough for a few threads also where there is one image
@@ -57,7 +57,7 @@ WinogradPlan winograd_plan(const WinogradShape<kOut>& shape, int64_t tile_rows, 
   // Larger tiles are fewer: a block rounded up would leave a last one of two or three, which reads
   // all of the filter as well.
   const int64_t unit = kOut == 2 ? tile_rows : 1;
-  const int64_t wanted = kWinogradInputFloats / (shape.kFrequencies * shape.depth);
+  const int64_t wanted = blocking().winograd / (shape.kFrequencies * shape.depth);
   const int64_t limit = std::clamp(wanted, kWinogradMinTiles, kWinogradMaxTiles);
   const int64_t rounded = std::max<int64_t>(limit / unit, 1) * unit;
   int64_t blocks = (shape.tiles() + rounded - 1) / rounded;
@@ -83,11 +83,11 @@ struct WinogradWgradPlan {
 constexpr int64_t kWinogradTransformTiles = 16;  // worth a thread
 
 inline WinogradWgradPlan winograd_wgrad_plan(const WinogradShape<2>& shape) {
-  constexpr int64_t kTasks = 8, kSums = 8192, kSmall = int64_t{1} << 17, kLarge = int64_t{1} << 20;
+  constexpr int64_t kTasks = 8, kSums = 8192, kLarge = int64_t{1} << 20;
   const int64_t tile_floats = shape.kFrequencies * (shape.depth + shape.columns);
   const int64_t tasks = std::min(kTasks, shape.tiles() / kWinogradTransformTiles);
   if (shape.depth * shape.columns <= kSums && tasks > 1) {
-    return {tasks, std::clamp<int64_t>(kSmall / tile_floats, 32, 256)};
+    return {tasks, std::clamp<int64_t>(2 * blocking().rows / tile_floats, 32, 256)};
   }
   const int64_t step = std::clamp<int64_t>(kLarge / tile_floats, 128, 1024);
   return {1, std::min(step, shape.tiles())};
