@@ -1,0 +1,42 @@
+"""No CPU convolution reads before or behind a tensor's memory."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conv_cases import SHAPES
+from test_cpu_isa import OTHERS
+
+TESTS = Path(__file__).parent
+OPS_EACH = 6
+
+
+def run(*command: str, isa: str = "") -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "RNK_CPU_CONV": "own", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)}
+    if isa:
+        env["RNK_CPU_ISA"] = isa
+    return subprocess.run(
+        [sys.executable, *command], env=env, cwd=TESTS.parent, capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize("isa", ["", *OTHERS], ids=lambda isa: isa or "best")
+def test_convolutions(isa: str) -> None:
+    done = run(str(TESTS / "guard_pages.py"), isa=isa)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert int(done.stdout) == 2 * OPS_EACH * len(SHAPES)
+
+
+@pytest.mark.parametrize("index", [-1, 64])
+def test_the_guards_hold(index: int) -> None:
+    code = f"""
+import torch, ctypes, guard_pages
+t = guard_pages.guarded(torch.zeros(64), {index > 0})
+print(ctypes.c_float.from_address(t.data_ptr() + 4 * {index}).value)
+"""
+    assert run("-c", code).returncode == -signal.SIGSEGV
