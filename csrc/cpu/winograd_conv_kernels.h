@@ -25,16 +25,11 @@ int64_t winograd_panel_floats(const WinogradShape<kOut>& s) {
   return s.kFrequencies * s.depth * kTileCols;
 }
 
-template <int kOut>
-int64_t winograd_panels(const WinogradShape<kOut>& s) {
-  return (s.columns + kTileCols - 1) / kTileCols;
-}
-
 // All panels of the filter, as [panel][frequency][depth][kTileCols].
 template <int kOut>
 void pack_winograd(const WinogradShape<kOut>& s, const FilterView& filter, float* u,
                    ParallelFor parallel_for) {
-  parallel_tasks(parallel_for, winograd_panels(s), [&](int64_t panel, int64_t end) {
+  parallel_tasks(parallel_for, winograd_panels(s, kTileCols), [&](int64_t panel, int64_t end) {
     for (; panel < end; ++panel) {
       pack_winograd_panel<kOut>(filter, s.depth, s.columns, panel,
                                 u + panel * winograd_panel_floats(s));
@@ -189,7 +184,7 @@ void conv_fwd_winograd(const ConvFwdParams& p, ParallelFor parallel_for) {
 template <int kOut>
 int64_t conv_fwd_winograd_floats(const ConvShape& shape) {
   const WinogradShape s = forward_shape<kOut>(shape);
-  return winograd_panels(s) * winograd_panel_floats(s);
+  return winograd_panels(s, kTileCols) * winograd_panel_floats(s);
 }
 
 template <int kOut>

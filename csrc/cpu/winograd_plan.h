@@ -53,6 +53,11 @@ constexpr int64_t kWinogradMaxTiles = 112;
 constexpr int64_t kWinogradTasks = 8;  // enough for a few threads also where there is one image
 
 template <int kOut>
+int64_t winograd_panels(const WinogradShape<kOut>& shape, int64_t tile_cols) {
+  return (shape.columns + tile_cols - 1) / tile_cols;
+}
+
+template <int kOut>
 WinogradPlan winograd_plan(const WinogradShape<kOut>& shape, int64_t tile_rows, int64_t tile_cols) {
   // Larger tiles are fewer: a block rounded up would leave a last one of two or three, which reads
   // all of the filter as well.
@@ -66,7 +71,7 @@ WinogradPlan winograd_plan(const WinogradShape<kOut>& shape, int64_t tile_rows, 
   const int64_t even = (shape.tiles() + blocks - 1) / blocks;
   const int64_t block_tiles = (even + unit - 1) / unit * unit;
   blocks = (shape.tiles() + block_tiles - 1) / block_tiles;
-  const int64_t panels = (shape.columns + tile_cols - 1) / tile_cols;
+  const int64_t panels = winograd_panels(shape, tile_cols);
   // Every group transforms the block's input anew, which weighs more in larger tiles.
   const int64_t groups = (kWinogradTasks + (kOut == 2 ? blocks - 1 : 0)) / blocks;
   return {block_tiles, blocks, panels, std::clamp<int64_t>(groups, 1, panels)};

@@ -178,12 +178,15 @@ def _restore(module: nn.Module) -> None:
         module.__dict__.pop(name, None)
 
 
+def _may_hold_blocks(module: nn.Module) -> bool:
+    return isinstance(module, (FusedMixin, nn.Sequential)) and why_untouched(module) is None
+
+
 def _mark_rows(model: nn.Module) -> None:
     """Lets the outermost modules that can run residual blocks in a row as one call do so."""
     inside: set[nn.Module] = set()
     for module in model.modules():
-        fusable = isinstance(module, (FusedMixin, nn.Sequential)) and why_untouched(module) is None
-        if module in inside or not fusable or usual_key(module) != ONE_TENSOR:
+        if module in inside or not _may_hold_blocks(module) or usual_key(module) != ONE_TENSOR:
             continue
         children = row_children(module)
         plan = find_plan(module, ONE_TENSOR, row=True) if len(children) > 1 else None
@@ -198,8 +201,7 @@ def _mark_rows(model: nn.Module) -> None:
 def _mark_stages(model: nn.Module) -> None:
     """Lets each module with residual blocks in a row, or behind a stem, run them as one op."""
     for module in model.modules():
-        fusable = isinstance(module, (FusedMixin, nn.Sequential)) and why_untouched(module) is None
-        if fusable and stage_children(module, usual_key(module)):
+        if _may_hold_blocks(module) and stage_children(module, usual_key(module)):
             module.__dict__.pop(_PLANS, None)
             module.__dict__[STAGE] = True
             _swap(module)

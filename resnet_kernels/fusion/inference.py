@@ -19,6 +19,8 @@ from ..ops.packed_filter import inference_filter
 from .layers import PLAIN, transformed
 
 _NATIVE = library.NAMESPACES["native"]
+# Pairs of a convolution and a batch norm in eval mode.
+Pairs = Sequence[tuple[Any, Any]]
 _HAS_KERNELS = library.has_native_kernel("conv_fwd", "cpu")
 
 
@@ -69,6 +71,10 @@ class _Layers:
         inference_filter(torch.ops.resnet_kernels, weight)
         return True
 
+    def add_block(self, layers: Pairs, projection: tuple[Any, Any] | None) -> bool:
+        pairs = layers if projection is None else (*layers, projection)
+        return all(self.add(conv, bn) for conv, bn in pairs)
+
     def run(
         self, x: Tensor, residual: Tensor | None, blocks: list[int], act: str | None, slope: float
     ) -> Tensor | None:
@@ -77,8 +83,6 @@ class _Layers:
         )
 
 
-# Pairs of a convolution and a batch norm in eval mode.
-Pairs = Sequence[tuple[Any, Any]]
 _NOTHING, _RESIDUAL, _PROJECTION = range(3)
 
 
@@ -97,8 +101,7 @@ def chain(
     if not serves(x) or not (residual is None or type(residual) in PLAIN):
         return None
     made = _Layers()
-    pairs = layers if projection is None else (*layers, projection)
-    if not all(made.add(conv, bn) for conv, bn in pairs):
+    if not made.add_block(layers, projection):
         return None
     adds = _NOTHING if residual is None else _RESIDUAL if projection is None else _PROJECTION
     other = None if residual is x else residual
@@ -115,8 +118,7 @@ def row(
     made = _Layers()
     spec: list[int] = []
     for layers, projection, *last in blocks:
-        pairs = layers if projection is None else (*layers, projection)
-        if last != [act, slope] or not all(made.add(conv, bn) for conv, bn in pairs):
+        if last != [act, slope] or not made.add_block(layers, projection):
             return None
         spec += len(layers), _RESIDUAL if projection is None else _PROJECTION
     return made.run(x, None, spec, act, slope)

@@ -172,14 +172,17 @@ def residual_stage(x: Tensor, stem: Any, blocks: Any) -> Tensor | None:
 
 
 def _stage_inference(x: Tensor, stem: Any, blocks: Any) -> Tensor | None:
-    if stem is None:
-        return inference.row(x, blocks)
-    conv, bn, pool, act, slope = stem
+    h = x if stem is None else _stem_inference(x, *stem)
+    return None if h is None else inference.row(h, blocks)
+
+
+def _stem_inference(
+    x: Tensor, conv: Any, bn: Any, pool: Any, act: str | None, slope: float
+) -> Tensor | None:
+    if pool is not None and not _few_taps(pool):
+        return None
     z = inference.chain(x, None, [(conv, bn)], None, act, slope)
-    if z is None or pool is None:
-        return z if z is None else inference.row(z, blocks)
-    pooled = max_pool(z, pool)
-    return None if pooled is None else inference.row(pooled, blocks)
+    return z if z is None or pool is None else max_pool(z, pool)
 
 
 def _stage_stem(
@@ -235,9 +238,9 @@ def preact_block(
 
 def stem(x: Tensor, conv: Any, bn: Any, pool: Any, act: str | None, slope: float) -> Tensor | None:
     """pool(act(bn(conv(x)))) with a max pooling"""
-    z = inference.chain(x, None, [(conv, bn)], None, act, slope) if _few_taps(pool) else None
+    z = _stem_inference(x, conv, bn, pool, act, slope)
     if z is not None:
-        return max_pool(z, pool)
+        return z
     call = start(x)
     made = None if call is None else _stage_stem(call, conv, bn, pool, act, slope)
     if call is None or made is None:
