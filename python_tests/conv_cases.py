@@ -1,7 +1,8 @@
 """What tests of the convolution primitives share: cases in channels_last, inputs, oracles.
 
 The definition in fp64 is the oracle, plain torch in the same dtype what the error is measured
-against. The CPU kernels are fp32; the CUDA ones run emulated, at small sizes, in every dtype.
+against. The CPU kernels are fp32 and bf16; the CUDA ones run emulated, at small sizes, in every
+dtype.
 """
 
 from __future__ import annotations
@@ -93,12 +94,13 @@ class Case(NamedTuple):
 
 
 def over(cpu: Sequence[ConvShape], emulated: Sequence[ConvShape]) -> Any:
-    """Parametrizes the fixture `case`: fp32 on the CPU, each dtype on a GPU, real or emulated.
+    """Parametrizes the fixture `case`: fp32, and bf16 of one group, on the CPU, each dtype on a GPU.
 
     CUDA kernels on a real one have the shapes of both lists, Triton's, which cost a compilation
     each, the second.
     """
     cases = [Case("cpu", torch.float32, shape) for shape in cpu]
+    cases += [Case("cpu", torch.bfloat16, shape) for shape in cpu if shape.groups == 1]
     gpus = dict.fromkeys(("cuda-emulated", "triton-emulated", "triton-interpreted"), emulated)
     gpus |= {"cuda": tuple(dict.fromkeys([*cpu, *emulated])), "triton": emulated}
     cases += [Case(gpu, dtype, s) for gpu in gpus for s in gpus[gpu] for dtype in DTYPE_NAMES]
