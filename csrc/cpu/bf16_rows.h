@@ -7,7 +7,9 @@ RNK_ISA_BEGIN
 // an L2 cache.
 constexpr int64_t kBf16BlockElements = 262144;
 constexpr int64_t kBf16MinBlockRows = 64;
-constexpr int64_t kBf16MaxBlockRows = 256;
+constexpr int64_t kBf16MaxBlockRows = 128;
+// Depth that is multiplied at once: 16 KiB of a panel, and as much of sums.
+constexpr int64_t kBf16DepthPart = 256;
 // With fewer rows, blocks of rows would be too few for tasks of kBf16MinBlockRows.
 constexpr int64_t kBf16FewRows = 448;
 
@@ -66,14 +68,13 @@ class Bf16Rows {
   }
 
  private:
-  // A block of a job's rows, packed with chunk_stride between two chunks.
+  // A block of a job's rows.
   struct Block {
     const JobPlan* job;
     int64_t begin, count;
     int64_t index;                                      // of the partial sums
     int64_t pixels[kBf16MaxBlockRows + kBf16TileRows];  // of the output
-    const BFloat16* a;
-    int64_t chunk_stride;
+    Bf16Operand a;
   };
 
   void run_by_rows(ParallelFor parallel_for) const {
@@ -83,11 +84,14 @@ class Bf16Rows {
     });
     for_each_block(parallel_for, [&](const JobPlan& job, int64_t index) {
       Block block = block_of(job, index);
-      const int64_t depth = whole_chunks(job.depth);
-      BFloat16* a = bf16_scratch(Scratch::kInput, job.block_rows * depth);
-      block.a = a;
-      block.chunk_stride = job.block_rows * kBf16Chunk;
-      pack_rows(block, a);
+      if (lies_packed(block)) {
+        const int64_t pixel = job.job->source_pixel;
+        block.a = {p_.source + block.begin * pixel, pixel, kBf16Chunk};
+      } else {
+        BFloat16* a = bf16_scratch(Scratch::kInput, job.block_rows * whole_chunks(job.depth));
+        block.a = {a, kBf16Chunk, job.block_rows * kBf16Chunk};
+        pack_rows(block, a);
+      }
       const Bf16Unit unit;
       for (int64_t panel = 0; panel < plan_.panels; ++panel) {
         multiply(block, panel, filter + packed_panel(job, panel));
@@ -99,13 +103,13 @@ class Bf16Rows {
     BFloat16* rows = bf16_scratch(Scratch::kInput, plan_.row_elements);
     const auto packed = [&](const JobPlan& job, int64_t index) {
       Block block = block_of(job, index);
-      block.chunk_stride = job.blocks * job.block_rows * kBf16Chunk;
-      block.a = rows + job.packed_rows + block.begin * kBf16Chunk;
+      block.a = {rows + job.packed_rows + block.begin * kBf16Chunk, kBf16Chunk,
+                 job.blocks * job.block_rows * kBf16Chunk};
       return block;
     };
     for_each_block(parallel_for, [&](const JobPlan& job, int64_t index) {
       const Block block = packed(job, index);
-      pack_rows(block, const_cast<BFloat16*>(block.a));
+      pack_rows(block, const_cast<BFloat16*>(block.a.data));
     });
     for_each_panel(parallel_for, [&](const JobPlan& job, int64_t panel) {
       BFloat16* b = bf16_scratch(Scratch::kFilter, whole_chunks(job.depth) * kTileCols);
@@ -130,16 +134,23 @@ class Bf16Rows {
     return block;
   }
 
+  // Whether tiles can read the source as it lies, and nothing beyond it.
+  bool lies_packed(const Block& block) const {
+    const GatherJob& job = *block.job->job;
+    return kBf16AnyRows && kIn == PackIn::kPlain && rows_are_pixels(job) &&
+           job.channels % kBf16Chunk == 0 && block.count % kBf16TileRows == 0;
+  }
+
   void pack_rows(const Block& block, BFloat16* to) const {
     const JobPlan& job = *block.job;
     if (job.depth % kBf16Chunk != 0) {
-      BFloat16* last = to + job.depth / kBf16Chunk * block.chunk_stride;
+      BFloat16* last = to + job.depth / kBf16Chunk * block.a.chunk;
       std::fill_n(last, block.count * kBf16Chunk, BFloat16{});
     }
     const RowPacker<kBf16Chunk, kIn, BFloat16> packer(
         *job.job, prologues_[&job - plan_.jobs.data()], p_.source, 0);
     packer.pack(job.pieces, 0, job.depth, block.begin, block.begin + block.count, to,
-                block.chunk_stride);
+                block.a.chunk);
   }
 
   void pack_panel(const JobPlan& job, int64_t panel, BFloat16* to) const {
@@ -160,15 +171,25 @@ class Bf16Rows {
     }
   }
 
+  // Part of the depth after another, so that a part of the panel stays in the level-1 cache for all
+  // rows.
   template <typename Epilogue>
   void multiply(const Block& block, int64_t panel, const BFloat16* b, Epilogue& epilogue) const {
-    alignas(64) float c[kBf16TileRows * kTileCols];
+    const int64_t depth = block.job->depth;
+    float* c = scratch(Scratch::kOutput, round_up(block.count, kBf16TileRows) * kTileCols);
     const int vectors = panel_vectors(p_.columns, panel);
-    for (int64_t row = 0; row < block.count; row += kBf16TileRows) {
-      const int count = static_cast<int>(std::min<int64_t>(kBf16TileRows, block.count - row));
-      bf16_tile(count, block.a + row * kBf16Chunk, block.chunk_stride, b, block.job->depth, c,
-                kTileCols, false, vectors);
-      epilogue.put(block.pixels + row, count, c);
+    for (int64_t k = 0; k == 0 || k < depth; k += kBf16DepthPart) {
+      const bool last = k + kBf16DepthPart >= depth;
+      for (int64_t row = 0; row < block.count; row += kBf16TileRows) {
+        const int count = static_cast<int>(std::min<int64_t>(kBf16TileRows, block.count - row));
+        Bf16Operand a = block.a;
+        a.data += row * a.row + k / kBf16Chunk * a.chunk;
+        float* sums = c + row * kTileCols;
+        if (last) epilogue.prefetch(block.pixels + row, count);
+        bf16_tile(count, a, b + k * kTileCols, std::min(kBf16DepthPart, depth - k), sums, kTileCols,
+                  k > 0, vectors);
+        if (last) epilogue.put(block.pixels + row, count, sums);
+      }
     }
     if (partial_) epilogue.finish(partial_ + block.index * kPartialRows * p_.out.channels);
   }

@@ -1,12 +1,22 @@
 // The register-blocked product of bf16 matrices with sums in fp32, for one instruction set.
 //
 // C [rows, kTileCols] = (or +=) A [rows, depth] * B [depth, kTileCols], rows <= kBf16TileRows.
-// A lies in chunks of kBf16Chunk columns, [chunk][any rows][kBf16Chunk]; B as pairs of rows,
-// [depth / 2][kTileCols][2]. Both have zeros up to a whole chunk.
+// A lies in chunks of kBf16Chunk columns, [chunk][any rows][kBf16Chunk], or, for AMX, with any
+// distance of its rows; B as pairs of rows, [depth / 2][kTileCols][2]. Both have zeros up to a
+// whole chunk.
 RNK_ISA_BEGIN
 
 // Of the depth: 64 bytes, which are a row of an AMX tile.
 constexpr int kBf16Chunk = 32;
+
+// Distances in elements: of two rows in a chunk, of two chunks.
+struct Bf16Operand {
+  const BFloat16* data;
+  int64_t row, chunk;
+};
+
+// Whether rows may lie otherwise than side by side in their chunk.
+constexpr bool kBf16AnyRows = RNK_BF16_UNITS == 2;
 
 #if RNK_BF16_UNITS == 2
 
@@ -39,9 +49,9 @@ class Bf16Unit {
 
 // Sums of tile (i, j) are in register 2 * i + j. All rows of C are written, and read to add to.
 template <int kRowTiles, int kColTiles>
-inline void amx_tile(const BFloat16* a, int64_t chunk_stride, const BFloat16* b, int64_t depth,
-                     float* c, int64_t ldc, bool accumulate) {
-  constexpr int64_t kRowBytes = kBf16Chunk * sizeof(BFloat16);
+inline void amx_tile(Bf16Operand a, const BFloat16* b, int64_t depth, float* c, int64_t ldc,
+                     bool accumulate) {
+  const int64_t row_bytes = a.row * static_cast<int64_t>(sizeof(BFloat16));
   constexpr int64_t kPairBytes = 2 * kTileCols * sizeof(BFloat16);
   const int64_t c_bytes = ldc * static_cast<int64_t>(sizeof(float));
   asm volatile("" ::: "memory");  // GCC takes tileloadd for no reader of memory
@@ -56,12 +66,12 @@ inline void amx_tile(const BFloat16* a, int64_t chunk_stride, const BFloat16* b,
     _tile_zero(2);
     _tile_zero(3);
   }
-  for (; depth > 0; depth -= kBf16Chunk, a += chunk_stride, b += kBf16Chunk * kTileCols) {
-    _tile_loadd(4, a, kRowBytes);
+  for (; depth > 0; depth -= kBf16Chunk, a.data += a.chunk, b += kBf16Chunk * kTileCols) {
+    _tile_loadd(4, a.data, row_bytes);
     _tile_loadd(6, b, kPairBytes);
     _tile_dpbf16ps(0, 4, 6);
     if constexpr (kRowTiles > 1) {
-      _tile_loadd(5, a + 16 * kBf16Chunk, kRowBytes);
+      _tile_loadd(5, a.data + 16 * a.row, row_bytes);
       _tile_dpbf16ps(2, 5, 6);
     }
     if constexpr (kColTiles > 1) {
@@ -76,12 +86,12 @@ inline void amx_tile(const BFloat16* a, int64_t chunk_stride, const BFloat16* b,
   if constexpr (kRowTiles > 1 && kColTiles > 1) _tile_stored(3, c + 16 * ldc + 16, c_bytes);
 }
 
-inline void bf16_tile(int rows, const BFloat16* a, int64_t chunk_stride, const BFloat16* b,
-                      int64_t depth, float* c, int64_t ldc, bool accumulate, int vectors) {
+inline void bf16_tile(int rows, const Bf16Operand& a, const BFloat16* b, int64_t depth, float* c,
+                      int64_t ldc, bool accumulate, int vectors) {
   const bool two_rows = rows > 16, two_columns = vectors > 1;
   const auto tile = two_rows ? (two_columns ? amx_tile<2, 2> : amx_tile<2, 1>)
                              : (two_columns ? amx_tile<1, 2> : amx_tile<1, 1>);
-  tile(a, chunk_stride, b, depth, c, ldc, accumulate);
+  tile(a, b, depth, c, ldc, accumulate);
 }
 
 #else
@@ -138,16 +148,16 @@ struct PairRow {
 #endif
 
 template <int kRows, int kVectors>
-RNK_INLINE void pairs_tile(const BFloat16* a, int64_t chunk_stride, const BFloat16* b,
-                           int64_t depth, float* c, int64_t ldc, bool accumulate) {
+RNK_INLINE void pairs_tile(Bf16Operand a, const BFloat16* b, int64_t depth, float* c, int64_t ldc,
+                           bool accumulate) {
   FloatVec acc[kRows][kVectors] = {};
-  for (; depth > 0; depth -= kBf16Chunk, a += chunk_stride) {
+  for (; depth > 0; depth -= kBf16Chunk, a.data += a.chunk) {
     const int columns = static_cast<int>(std::min<int64_t>(depth, kBf16Chunk));
     for (int k = 0; k < columns; k += 2, b += 2 * kTileCols) {
       const PairRow<kVectors> row(b);
       RNK_UNROLL for (int r = 0; r < kRows; ++r) {
         uint32_t pair;
-        std::memcpy(&pair, a + r * kBf16Chunk + k, sizeof(pair));
+        std::memcpy(&pair, a.data + r * kBf16Chunk + k, sizeof(pair));
         row.add_products(pair, acc[r]);
       }
     }
@@ -156,14 +166,14 @@ RNK_INLINE void pairs_tile(const BFloat16* a, int64_t chunk_stride, const BFloat
 }
 
 template <int kRows = kBf16TileRows>
-void bf16_tile(int rows, const BFloat16* a, int64_t chunk_stride, const BFloat16* b, int64_t depth,
-               float* c, int64_t ldc, bool accumulate, int vectors) {
+void bf16_tile(int rows, const Bf16Operand& a, const BFloat16* b, int64_t depth, float* c,
+               int64_t ldc, bool accumulate, int vectors) {
   if (rows == kRows) {
     const auto tile = vectors == 1 ? pairs_tile<kRows, 1> : pairs_tile<kRows, kTileVectors>;
-    return tile(a, chunk_stride, b, depth, c, ldc, accumulate);
+    return tile(a, b, depth, c, ldc, accumulate);
   }
   if constexpr (kRows > 1) {
-    bf16_tile<kRows - 1>(rows, a, chunk_stride, b, depth, c, ldc, accumulate, vectors);
+    bf16_tile<kRows - 1>(rows, a, b, depth, c, ldc, accumulate, vectors);
   }
 }
 

@@ -123,6 +123,13 @@ class RowPacker {
   void inner_rows(const PackPiece& piece, const Element* line, int64_t j, int64_t rows,
                   Element* to) const {
     const Element* from = line + column(piece, j) * job_.source_pixel + piece.first;
+    if (kIn == PackIn::kPlain && piece.length == kWidth) {
+      const int64_t step = job_.stride_w * job_.source_pixel;
+      for (int64_t row = 0; row < rows; ++row, from += step, to += kWidth) {
+        std::memcpy(to, from, kWidth * sizeof(Element));
+      }
+      return;
+    }
     copy_rows<kPieceVectors>(piece.length / kLanes, from, rows, to, piece);
   }
 

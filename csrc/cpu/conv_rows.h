@@ -140,6 +140,18 @@ class PanelEpilogue {
     return f;
   }
 
+  // Asks for the first of it at once.
+  RNK_INLINE void prefetch(const int64_t* pixels, int rows) const {
+    for (int r = 0; r < rows; ++r) {
+      const int64_t at = pixels[r] * t_.channels + channel_;
+      __builtin_prefetch(t_.out + at, 1);
+      if constexpr (kKind == EpilogueKind::kAffine || kKind == EpilogueKind::kBnGrad) {
+        if (t_.residual) __builtin_prefetch(t_.residual + at);
+      }
+      if constexpr (kKind == EpilogueKind::kBnGrad) __builtin_prefetch(t_.y + at);
+    }
+  }
+
   RNK_INLINE void put(const int64_t* pixels, int rows, const float* sums) {
     for (int r = 0; r < rows; ++r, sums += kTileCols) {
       first_.put(pixels[r], load_vec(sums));

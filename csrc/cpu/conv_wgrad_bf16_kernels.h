@@ -55,7 +55,7 @@ class Bf16Wgrad {
       for (int64_t row = 0; row < part.row_end - part.row; row += kBf16TileRows) {
         const int count =
             static_cast<int>(std::min<int64_t>(kBf16TileRows, part.row_end - part.row - row));
-        bf16_tile(count, dy + row * kBf16Chunk, plan_.rows * kBf16Chunk, b, pixels,
+        bf16_tile(count, {dy + row * kBf16Chunk, kBf16Chunk, plan_.rows * kBf16Chunk}, b, pixels,
                   sums + row * plan_.cols + col, plan_.cols, accumulate, kTileVectors);
       }
     }
