@@ -8,6 +8,7 @@ dtype.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import pytest
@@ -17,6 +18,7 @@ from bn_cases import OPS, Draw, assert_deterministic, away_from_kinks, tuple_of
 from shapes import DTYPE_NAMES, HOSTILE, RESNET, ConvShape
 from torch import Tensor
 
+from resnet_kernels.ops.layout import conv_memory_format
 from resnet_kernels.ops.library import fallback_counts
 from resnet_kernels.reference.bn import pre_act
 
@@ -83,6 +85,23 @@ EMULATED = [
     ConvShape(2, 5, 12, 13, 6, 2, 2),  # two parts of pixels for the gradient of the filter
 ]
 EMULATED_SHAPES = [*EMULATED, *(s for s in HOSTILE if s.h < 100)]
+
+
+# What NaN and infinity meet in bf16: partial tiles of rows, columns and depth, taps outside.
+SPECIAL = [BANDS[0], BANDS[5], DIRECT[2], DIRECT[3], DIRECT[11]]
+
+
+def put_specials(t: Tensor) -> Tensor:
+    """t with a NaN and both infinities, in three pixels of different images or lines."""
+    t[0, 1, 2, 3], t[-1, -1, -1, -1], t[-1, 2, 0, 0] = float("nan"), float("inf"), -float("inf")
+    return t
+
+
+def same_with_specials(ours: Tensor, want: Tensor) -> None:
+    """Equal, infinities too, and NaN where NaN is wanted."""
+    assert want.isnan().any()
+    assert torch.equal(ours.isnan(), want.isnan())
+    assert torch.equal(ours.nan_to_num(7.0, 1e30, -1e30), want.nan_to_num(7.0, 1e30, -1e30))
 
 
 class Case(NamedTuple):
@@ -165,6 +184,12 @@ def gradient_at(d: Draw, size: tuple[int, ...], y: Tensor, scale: Tensor, bias: 
 def own_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Our kernels also where torch's are faster; tests import it."""
     monkeypatch.setenv("RNK_CPU_CONV", "own")
+
+
+def own_if_served(case: Case, activation: Tensor, w: Tensor) -> AbstractContextManager:
+    """OwnKernels where the op is ours: the CPU's read channels_last."""
+    layout = conv_memory_format(activation, w)
+    return OwnKernels() if layout == torch.channels_last else nullcontext()
 
 
 class OwnKernels:

@@ -12,15 +12,19 @@ from conv_cases import (
     EMULATED_SHAPES,
     NO_PROLOGUE,
     SHAPES,
+    SPECIAL,
     WINOGRAD,
     OwnKernels,
     draw,
     filter_of,
     geometry,
     over,
+    own_if_served,
     own_kernels,  # noqa: F401 - applies to all tests here
     prologue,
+    put_specials,
     same_bits,
+    same_with_specials,
 )
 
 from resnet_kernels import reference
@@ -61,7 +65,19 @@ def test_integers_are_exact(case, rng):
     shape, d = case.shape, draw(rng, case.dtype, exact=True)
     args = (*arguments(d, shape), *prologue(d, shape.c, RELU), *geometry(shape))
     want = reference.conv_wgrad(*map(as_double, args))
-    assert torch.equal(OPS.conv_wgrad(*args), want.to(case.dtype))
+    with own_if_served(case, *args[1:3]):
+        assert torch.equal(OPS.conv_wgrad(*args), want.to(case.dtype))
+
+
+@pytest.mark.parametrize("shape", SPECIAL, ids=lambda s: s.id)
+def test_nan_and_infinity_in_bf16(shape, rng):
+    """Both operands have them."""
+    dy, x, w = arguments(draw(rng, torch.bfloat16, exact=True), shape)
+    args = (dy, put_specials(x), w, *NO_PROLOGUE, *geometry(shape))
+    dy[0, 0, 1, 1] = float("inf")
+    want = reference.conv_wgrad(*map(as_double, args)).bfloat16()
+    with OwnKernels():
+        same_with_specials(OPS.conv_wgrad(*args), want)
 
 
 @pytest.mark.parametrize("w_dtype", [torch.float32, torch.float16, torch.float64])
