@@ -113,7 +113,7 @@ class Case(NamedTuple):
 
 
 def over(cpu: Sequence[ConvShape], emulated: Sequence[ConvShape]) -> Any:
-    """Parametrizes the fixture `case`: fp32, and bf16 of one group, on the CPU, each dtype on a GPU.
+    """Parametrizes the fixture `case`: on the CPU fp32, and bf16 of one group, on a GPU each dtype.
 
     CUDA kernels on a real one have the shapes of both lists, Triton's, which cost a compilation
     each, the second.
