@@ -26,6 +26,7 @@ from conv_cases import (
     same_bits,
     same_with_specials,
 )
+from shapes import ConvShape
 
 from resnet_kernels import reference
 
@@ -78,6 +79,25 @@ def test_nan_and_infinity_in_bf16(shape, rng):
     want = reference.conv_wgrad(*map(as_double, args)).bfloat16()
     with OwnKernels():
         same_with_specials(OPS.conv_wgrad(*args), want)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_nothing_of_an_earlier_call_stays(dtype, rng):
+    """All NaN, with more pixels, in the memory that a thread keeps."""
+    d = draw(rng, dtype, exact=True)
+    before = arguments(d, ConvShape(2, 33, 20, 21, 9, 3, 3, (1, 1), (1, 1)))
+    for t in before[:2]:
+        t.fill_(float("nan"))
+    shape = ConvShape(1, 33, 5, 5, 9, 3, 3, (2, 2), (1, 1))
+    args = (*arguments(d, shape), *NO_PROLOGUE, *geometry(shape))
+    want = reference.conv_wgrad(*map(as_double, args)).to(dtype)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        OPS.conv_wgrad(*before, *NO_PROLOGUE, (1, 1), (1, 1), (1, 1), 1, False)
+        assert torch.equal(OPS.conv_wgrad(*args), want)
+    finally:
+        torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("w_dtype", [torch.float32, torch.float16, torch.float64])
