@@ -1,12 +1,14 @@
 """What tests of the convolution primitives share: cases in channels_last, inputs, oracles.
 
 The definition in fp64 is the oracle, plain torch in the same dtype what the error is measured
-against. The CPU kernels are fp32; the CUDA ones run emulated, at small sizes, in every dtype.
+against. The CPU kernels are fp32 and bf16; the CUDA ones run emulated, at small sizes, in every
+dtype.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import pytest
@@ -17,6 +19,7 @@ from bn_cases import OPS, Draw, assert_deterministic, away_from_kinks, tuple_of
 from shapes import DTYPE_NAMES, HOSTILE, RESNET, ConvShape
 from torch import Tensor
 
+from resnet_kernels.ops.layout import conv_memory_format
 from resnet_kernels.ops.library import fallback_counts
 from resnet_kernels.reference.bn import pre_act
 
@@ -85,6 +88,23 @@ EMULATED = [
 EMULATED_SHAPES = [*EMULATED, *(s for s in HOSTILE if s.h < 100)]
 
 
+# What NaN and infinity meet in bf16: partial tiles of rows, columns and depth, taps outside.
+SPECIAL = [BANDS[0], BANDS[5], DIRECT[2], DIRECT[3], DIRECT[11]]
+
+
+def put_specials(t: Tensor) -> Tensor:
+    """t with a NaN and both infinities, in three pixels of different images or lines."""
+    t[0, 1, 2, 3], t[-1, -1, -1, -1], t[-1, 2, 0, 0] = float("nan"), float("inf"), -float("inf")
+    return t
+
+
+def same_with_specials(ours: Tensor, want: Tensor) -> None:
+    """Equal, infinities too, and NaN where NaN is wanted."""
+    assert want.isnan().any()
+    assert torch.equal(ours.isnan(), want.isnan())
+    assert torch.equal(ours.nan_to_num(7.0, 1e30, -1e30), want.nan_to_num(7.0, 1e30, -1e30))
+
+
 class Case(NamedTuple):
     """What a test runs on: a backend, the dtype of the activations, a shape; and RNK_CPU_CONV."""
 
@@ -108,13 +128,14 @@ def over(
     emulated: Sequence[ConvShape],
     winograd4: Sequence[ConvShape] = (),
 ) -> Any:
-    """Parametrizes the fixture `case`: fp32 on the CPU, each dtype on a GPU, real or emulated.
+    """Parametrizes the fixture `case`: on the CPU fp32, and bf16 of one group, on a GPU each dtype.
 
     CUDA kernels on a real one have the shapes of both lists, Triton's, which cost a compilation
     each, the second. winograd4: shapes that run on the CPU by F(4x4, 3x3) as well.
     """
     cases = [Case("cpu", torch.float32, shape) for shape in cpu]
     cases += [Case("cpu", torch.float32, shape, WINOGRAD4) for shape in winograd4]
+    cases += [Case("cpu", torch.bfloat16, shape) for shape in cpu if shape.groups == 1]
     gpus = dict.fromkeys(("cuda-emulated", "triton-emulated", "triton-interpreted"), emulated)
     gpus |= {"cuda": tuple(dict.fromkeys([*cpu, *emulated])), "triton": emulated}
     cases += [Case(gpu, dtype, s) for gpu in gpus for s in gpus[gpu] for dtype in DTYPE_NAMES]
@@ -192,6 +213,12 @@ def gradient_at(d: Draw, size: tuple[int, ...], y: Tensor, scale: Tensor, bias: 
 def own_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Our kernels also where torch's are faster; tests import it."""
     monkeypatch.setenv("RNK_CPU_CONV", "own")
+
+
+def own_if_served(case: Case, activation: Tensor, w: Tensor) -> AbstractContextManager:
+    """OwnKernels where the op is ours: the CPU's read channels_last."""
+    layout = conv_memory_format(activation, w)
+    return OwnKernels() if layout == torch.channels_last else nullcontext()
 
 
 class OwnKernels:

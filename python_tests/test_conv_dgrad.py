@@ -21,6 +21,7 @@ from conv_cases import (
     EMULATED,
     EMULATED_SHAPES,
     SHAPES,
+    SPECIAL,
     WINOGRAD,
     OwnKernels,
     draw,
@@ -29,8 +30,11 @@ from conv_cases import (
     geometry,
     gradient_at,
     over,
+    own_if_served,
     own_kernels,  # noqa: F401 - applies to all tests here
+    put_specials,
     same_bits,
+    same_with_specials,
 )
 
 from resnet_kernels import reference
@@ -106,7 +110,17 @@ def test_integers_are_exact(case, rng):
     shape, d = case.shape, exact_draw(rng, case)
     args = (*arguments(d, shape), d.activation(shape.x_size), list(shape.x_size), *geometry(shape))
     want = reference.conv_dgrad(*map(as_double, args))
-    assert torch.equal(OPS.conv_dgrad(*args), want.to(case.dtype))
+    with own_if_served(case, *args[:2]):
+        assert torch.equal(OPS.conv_dgrad(*args), want.to(case.dtype))
+
+
+@pytest.mark.parametrize("shape", SPECIAL, ids=lambda s: s.id)
+def test_nan_and_infinity_in_bf16(shape, rng):
+    dy, w = arguments(draw(rng, torch.bfloat16, exact=True), shape)
+    args = (put_specials(dy), w, None, list(shape.x_size), *geometry(shape))
+    want = reference.conv_dgrad(*map(as_double, args)).bfloat16()
+    with OwnKernels():
+        same_with_specials(OPS.conv_dgrad(*args), want)
 
 
 @over([], EMULATED)

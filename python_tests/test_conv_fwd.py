@@ -23,6 +23,7 @@ from conv_cases import (
     EMULATED_SHAPES,
     NO_PROLOGUE,
     SHAPES,
+    SPECIAL,
     WINOGRAD,
     OwnKernels,
     draw,
@@ -30,9 +31,12 @@ from conv_cases import (
     filter_of,
     geometry,
     over,
+    own_if_served,
     own_kernels,  # noqa: F401 - applies to all tests here
     prologue,
+    put_specials,
     same_bits,
+    same_with_specials,
 )
 from shapes import ConvShape
 
@@ -105,7 +109,21 @@ def test_integers_are_exact(case, rng):
     x, w = arguments(d, shape)
     args = (x, w, *prologue(d, shape.c, RELU), *NO_EPILOGUE, *geometry(shape))
     want = reference.conv_fwd(*map(as_double, args))
-    assert torch.equal(OPS.conv_fwd(*args), want.to(case.dtype))
+    with own_if_served(case, x, w):
+        assert torch.equal(OPS.conv_fwd(*args), want.to(case.dtype))
+
+
+@pytest.mark.parametrize("act", [IDENTITY, RELU])
+@pytest.mark.parametrize("shape", SPECIAL, ids=lambda s: s.id)
+def test_nan_and_infinity_in_bf16(shape, act, rng):
+    d = draw(rng, torch.bfloat16, exact=True)
+    x, w = arguments(d, shape)
+    ones = torch.ones(shape.c)
+    before = NO_PROLOGUE if act == IDENTITY else (ones, 0 * ones, act, 0.0)
+    args = (put_specials(x), w, *before, *NO_EPILOGUE, *geometry(shape))
+    want = reference.conv_fwd(*map(as_double, args)).bfloat16()
+    with OwnKernels():
+        same_with_specials(OPS.conv_fwd(*args), want)
 
 
 @over(
@@ -124,7 +142,7 @@ def test_own_kernels_and_the_same_bits(case, rng):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize(
     "shape",
-    [WINOGRAD[0], DIRECT[0], DIRECT[5], ConvShape(2, 1, 8, 8, 4, 3, 3, (1, 1), (1, 1))],
+    [WINOGRAD[0], DIRECT[0], DIRECT[2], DIRECT[5], ConvShape(2, 1, 8, 8, 4, 3, 3, (1, 1), (1, 1))],
     ids=lambda s: s.id,
 )
 @pytest.mark.parametrize("choice", ["auto", "own", "torch", "winograd4x4"])

@@ -12,16 +12,21 @@ from conv_cases import (
     EMULATED_SHAPES,
     NO_PROLOGUE,
     SHAPES,
+    SPECIAL,
     WINOGRAD,
     OwnKernels,
     draw,
     filter_of,
     geometry,
     over,
+    own_if_served,
     own_kernels,  # noqa: F401 - applies to all tests here
     prologue,
+    put_specials,
     same_bits,
+    same_with_specials,
 )
+from shapes import ConvShape
 
 from resnet_kernels import reference
 
@@ -61,7 +66,38 @@ def test_integers_are_exact(case, rng):
     shape, d = case.shape, draw(rng, case.dtype, exact=True)
     args = (*arguments(d, shape), *prologue(d, shape.c, RELU), *geometry(shape))
     want = reference.conv_wgrad(*map(as_double, args))
-    assert torch.equal(OPS.conv_wgrad(*args), want.to(case.dtype))
+    with own_if_served(case, *args[1:3]):
+        assert torch.equal(OPS.conv_wgrad(*args), want.to(case.dtype))
+
+
+@pytest.mark.parametrize("shape", SPECIAL, ids=lambda s: s.id)
+def test_nan_and_infinity_in_bf16(shape, rng):
+    """Both operands have them."""
+    dy, x, w = arguments(draw(rng, torch.bfloat16, exact=True), shape)
+    args = (dy, put_specials(x), w, *NO_PROLOGUE, *geometry(shape))
+    dy[0, 0, 1, 1] = float("inf")
+    want = reference.conv_wgrad(*map(as_double, args)).bfloat16()
+    with OwnKernels():
+        same_with_specials(OPS.conv_wgrad(*args), want)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_nothing_of_an_earlier_call_stays(dtype, rng):
+    """All NaN, with more pixels, in the memory that a thread keeps."""
+    d = draw(rng, dtype, exact=True)
+    before = arguments(d, ConvShape(2, 33, 20, 21, 9, 3, 3, (1, 1), (1, 1)))
+    for t in before[:2]:
+        t.fill_(float("nan"))
+    shape = ConvShape(1, 33, 5, 5, 9, 3, 3, (2, 2), (1, 1))
+    args = (*arguments(d, shape), *NO_PROLOGUE, *geometry(shape))
+    want = reference.conv_wgrad(*map(as_double, args)).to(dtype)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        OPS.conv_wgrad(*before, *NO_PROLOGUE, (1, 1), (1, 1), (1, 1), 1, False)
+        assert torch.equal(OPS.conv_wgrad(*args), want)
+    finally:
+        torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("w_dtype", [torch.float32, torch.float16, torch.float64])

@@ -12,9 +12,11 @@ import torch
 from bn_cases import GELU, OPS
 
 TESTS = Path(__file__).parent
-# What depends on the vectors, in one layout: every dtype, of convolutions the one that is ours.
+# What depends on the vectors, in one layout: every dtype, of convolutions fp32.
 VECTORS = ("bn_stats", "bn_act_fwd", "bn_act_bwd_reduce", "bn_bwd_apply", "pool_kernels")
 CONVOLUTIONS = ("conv_fwd", "conv_dgrad", "conv_wgrad")
+# Every shape of bf16 convolutions by integers, and what rounds or leaves bits in a few.
+BF16 = "bf16 and cpu and (integers or epilogue or acts or (bn_definition and recomputed))"
 SELECTION = (
     "not nchw and not deterministic and not refuses and not huge and not same_bits"
     " and not (conv and (fp16 or bf16 or fp64))"
@@ -38,16 +40,39 @@ def flags() -> str:
     return cpuinfo.read_text() if cpuinfo.exists() else ""
 
 
-# What a plain run takes is tested by the files themselves.
-OTHERS = [isa for isa, flag in (("baseline", "avx2"), ("avx2", "avx512vl")) if flag in flags()]
+# By rank, the flag that the next one needs: what a plain run takes is tested by the files
+# themselves.
+NEXT = {
+    "baseline": "avx2",
+    "avx2": "avx512vl",
+    "avx512": "avx512_bf16",
+    "avx512_bf16": "amx_bf16",
+}
+OTHERS = [isa for isa in ("baseline", "avx2") if NEXT[isa] in flags()]
+OTHERS_IN_BF16 = [isa for isa, flag in NEXT.items() if flag in flags()]
+
+
+def tests(isa: str, selection: str, names: tuple[str, ...]) -> int:
+    """Runs them, and looks whether the variable chose; how many passed."""
+    files = [str(TESTS / f"test_{name}.py") for name in names]
+    options = ["-x", "-p", "no:cacheprovider", "-p", "no:ptx_coverage", "-k", selection, *files]
+    command = (
+        "import sys, pytest, torch, resnet_kernels; "
+        f"assert torch.ops.resnet_kernels.cpu_isa() == {list(NEXT).index(isa)}; "
+        f"sys.exit(pytest.main({options}))"
+    )
+    passed = run(isa, "-c", command)
+    return int(passed.split(" passed")[0].split()[-1])
 
 
 @pytest.mark.parametrize("isa", OTHERS)
 def test_kernels(isa):
-    files = [str(TESTS / f"test_{name}.py") for name in (*VECTORS, *CONVOLUTIONS)]
-    options = ("-x", "-p", "no:cacheprovider", "-p", "no:ptx_coverage")
-    passed = run(isa, "-m", "pytest", *options, "-k", SELECTION, *files)
-    assert int(passed.split(" passed")[0].split()[-1]) > 500, passed
+    assert tests(isa, SELECTION, (*VECTORS, *CONVOLUTIONS)) > 500
+
+
+@pytest.mark.parametrize("isa", OTHERS_IN_BF16)
+def test_bf16_convolutions(isa):
+    assert tests(isa, BF16, CONVOLUTIONS) > 100
 
 
 def gelu_sum() -> str:

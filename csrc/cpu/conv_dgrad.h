@@ -7,5 +7,6 @@
 namespace rnk::cpu {
 
 void conv_dgrad(const ConvDgradParams& params, ParallelFor parallel_for);
+void conv_dgrad(const ConvDgradParamsOf<BFloat16>& params, ParallelFor parallel_for);  // one group
 
 }  // namespace rnk::cpu

@@ -8,3 +8,4 @@
 #include "conv_bands.h"
 #include "conv_channels.h"
 #include "conv_gather_run.h"
+#include "conv_problem.h"

@@ -1,5 +1,5 @@
 // What happens to the sums of a convolution before they are stored, for one vector of channels at a
-// time, and what blocks of rows leave for the statistics.
+// time, and what blocks of rows leave for the statistics, which are of the values as stored.
 RNK_ISA_BEGIN
 
 enum class EpilogueKind {
@@ -9,30 +9,35 @@ enum class EpilogueKind {
   kBnGrad   // out = (v + residual) * act'(...) and per block the sums of it and of it * (y - mean)
 };
 
-// Tensors [rows, channels] and vectors [channels]; null where the kind or the op has none.
-struct EpilogueTensors {
-  float* out;
+// Tensors [rows, channels] of Element and vectors [channels]; null where the kind or the op has
+// none.
+template <typename Element>
+struct EpilogueTensorsOf {
+  Element* out;
   int64_t channels;
-  const float* residual;
+  const Element* residual;
   const float *scale, *bias;
   Act act;
   float slope;
-  const float *y, *mean;
+  const Element* y;
+  const float* mean;
   const uint8_t* mask;
 };
+using EpilogueTensors = EpilogueTensorsOf<float>;
 
 // The usual case, for which the inner loops have no calls: whole vectors, relu or nothing, no mask.
-RNK_INLINE bool is_simple(const EpilogueTensors& t, int64_t channel, int64_t end) {
+template <typename Element>
+RNK_INLINE bool is_simple(const EpilogueTensorsOf<Element>& t, int64_t channel, int64_t end) {
   const bool plain_act = t.act == Act::kIdentity || t.act == Act::kRelu;
   return channel + kLanes <= end && plain_act && t.mask == nullptr;
 }
 
 // Handles the values of channels [channel, channel + kLanes), row by row in any order; `end` ends
 // the channels of a group.
-template <EpilogueKind kKind, bool kSimple>
+template <EpilogueKind kKind, bool kSimple, typename Element = float>
 class ColumnEpilogue {
  public:
-  RNK_INLINE ColumnEpilogue(const EpilogueTensors& t, int64_t channel, int64_t end)
+  RNK_INLINE ColumnEpilogue(const EpilogueTensorsOf<Element>& t, int64_t channel, int64_t end)
       : t_(t),
         channel_(channel),
         lanes_(static_cast<int>(std::clamp<int64_t>(end - channel, 0, kLanes))) {
@@ -46,6 +51,7 @@ class ColumnEpilogue {
   RNK_INLINE void put(int64_t row, FloatVec v) {
     const int64_t at = row * t_.channels + channel_;
     if constexpr (kKind == EpilogueKind::kStats) {
+      v = round_lanes<Element>(v);
       // M2 loses the pivot's distance to the mean in standard deviations, squared, times eps: the
       // first value serves until there is a mean of some.
       if (count_ == 0) pivot_ = v;
@@ -63,7 +69,7 @@ class ColumnEpilogue {
     if constexpr (kKind == EpilogueKind::kBnGrad) {
       if (t_.residual) v += load(t_.residual + at);
       const FloatVec y = load(t_.y + at);
-      v = act_gradient(v, y, at);
+      v = round_lanes<Element>(act_gradient(v, y, at));
       sum_ += v;
       dot_ += v * (y - pivot_);
     }
@@ -86,10 +92,12 @@ class ColumnEpilogue {
   }
 
  private:
-  RNK_INLINE FloatVec load(const float* p) const {
+  template <typename T>
+  RNK_INLINE FloatVec load(const T* p) const {
     return kSimple ? load_vec(p) : load_lanes(p, lanes_);
   }
-  RNK_INLINE void store(float* p, FloatVec x) const {
+  template <typename T>
+  RNK_INLINE void store(T* p, FloatVec x) const {
     kSimple ? store_vec(p, x) : store_lanes(p, x, lanes_);
   }
 
@@ -126,7 +134,7 @@ class ColumnEpilogue {
     return sign;
   }
 
-  const EpilogueTensors t_;  // a copy: the stores may not change it
+  const EpilogueTensorsOf<Element> t_;  // a copy: the stores may not change it
   const int64_t channel_;
   const int lanes_;
   FloatVec scale_, bias_, pivot_;

@@ -7,6 +7,7 @@
 namespace rnk::cpu {
 
 void conv_fwd(const ConvFwdParams& params, ParallelFor parallel_for);
+void conv_fwd(const ConvFwdParamsOf<BFloat16>& params, ParallelFor parallel_for);  // one group
 
 // The filter as conv_fwd multiplies it, for images of any size: what conv_fwd does at every call
 // where params.packed is null. 0 floats: this shape's kernel takes filters as they are.

@@ -41,11 +41,15 @@ bool GatherJob::contiguous_taps() const {
   return true;
 }
 
-void flatten(GatherJob& job) {
+bool rows_are_pixels(const GatherJob& job) {
   const bool same = job.source_h == job.grid_h && job.source_w == job.grid_w &&
                     job.out_h == job.grid_h && job.out_w == job.grid_w;
   const bool one_tap = job.taps_h.size() == 1 && job.taps_w.size() == 1;
-  if (!same || !one_tap || job.taps_h[0].offset != 0 || job.taps_w[0].offset != 0) return;
+  return same && one_tap && job.taps_h[0].offset == 0 && job.taps_w[0].offset == 0;
+}
+
+void flatten(GatherJob& job) {
+  if (!rows_are_pixels(job)) return;
   job.grid_w = job.source_w = job.out_w = job.rows();
   job.n = job.grid_h = job.source_h = job.out_h = 1;
   job.stride_h = job.stride_w = job.step_h = job.step_w = 1;

@@ -42,7 +42,9 @@ struct PackPiece {
   int64_t inside_begin, inside_end;  // grid columns for which all of it lies inside a source line
 };
 
-// Where every grid pixel is the source pixel and the output pixel: sees all images as one line.
+// Whether every grid pixel is the source pixel and the output pixel.
+bool rows_are_pixels(const GatherJob& job);
+// Where it is so: sees all images as one line.
 void flatten(GatherJob& job);
 
 GatherJob gather_fwd(const ConvShape& shape);

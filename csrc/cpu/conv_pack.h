@@ -47,18 +47,18 @@ RNK_INLINE FloatVec pack_value(FloatVec v, FloatVec scale, FloatVec bias, const 
   return act_value_mostly_relu(v, in.act, in.slope);
 }
 
-template <int kWidth, PackIn kIn>
+template <int kWidth, PackIn kIn, typename Element = float>
 class RowPacker {
  public:
   // source: of the group, whose channels start at first_channel.
-  RowPacker(const GatherJob& job, const RunPrologue& prologue, const float* source,
+  RowPacker(const GatherJob& job, const RunPrologue& prologue, const Element* source,
             int64_t first_channel)
       : job_(job), prologue_(prologue), source_(source), channel_(first_channel) {}
 
   // Columns [depth, depth_end) of rows [begin, end); dst: row `begin` of the chunk where they
   // start.
   void pack(const std::vector<PackPiece>& pieces, int64_t depth, int64_t depth_end, int64_t begin,
-            int64_t end, float* dst, int64_t chunk_stride) const {
+            int64_t end, Element* dst, int64_t chunk_stride) const {
     auto first = pieces.begin();
     while (first != pieces.end() && first->depth < depth) ++first;
     auto last = first;
@@ -86,10 +86,10 @@ class RowPacker {
 
   // Grid columns [j, stop) of one line.
   RNK_INLINE void pack_line(const PackPiece& piece, int64_t image, int64_t i, int64_t j,
-                            int64_t stop, float* to) const {
+                            int64_t stop, Element* to) const {
     const int64_t h = i * job_.stride_h + job_.taps_h[piece.tap_h].offset;
     if (h < 0 || h >= job_.source_h) return zero_rows(piece, stop - j, to);
-    const float* line = source_ + (image * job_.source_h + h) * job_.source_w * job_.source_pixel;
+    const Element* line = source_ + (image * job_.source_h + h) * job_.source_w * job_.source_pixel;
     const int64_t from = std::clamp(piece.inside_begin, j, stop);
     const int64_t until = std::clamp(piece.inside_end, from, stop);
     for (int64_t e = j; e < from; ++e) border_row(piece, line, e, to + (e - j) * kWidth);
@@ -97,36 +97,44 @@ class RowPacker {
     for (int64_t e = until; e < stop; ++e) border_row(piece, line, e, to + (e - j) * kWidth);
   }
 
-  RNK_INLINE static void zero_rows(const PackPiece& piece, int64_t rows, float* to) {
-    for (int64_t row = 0; row < rows; ++row) std::fill_n(to + row * kWidth, piece.length, 0.0f);
+  RNK_INLINE static void zero_rows(const PackPiece& piece, int64_t rows, Element* to) {
+    for (int64_t row = 0; row < rows; ++row)
+      std::fill_n(to + row * kWidth, piece.length, Element{});
   }
 
-  void border_row(const PackPiece& piece, const float* line, int64_t j, float* to) const {
-    std::fill_n(to, piece.length, 0.0f);
+  void border_row(const PackPiece& piece, const Element* line, int64_t j, Element* to) const {
+    std::fill_n(to, piece.length, Element{});
     const int64_t w = column(piece, j), c = job_.channels;
     const int64_t begin = std::max<int64_t>(0, -w * c - piece.first);
     const int64_t end = std::min<int64_t>(piece.length, (job_.source_w - w) * c - piece.first);
-    const float* from = line + w * job_.source_pixel + piece.first;
+    const Element* from = line + w * job_.source_pixel + piece.first;
     for (int64_t at = begin; at < end; at += kLanes) {
       const int count = static_cast<int>(std::min<int64_t>(kLanes, end - at));
-      FloatVec v = load_lanes(from + at, count);
+      FloatVec scale{}, bias{};
       if constexpr (kIn != PackIn::kPlain) {
         const int64_t channel = channel_ + piece.first + at;
-        v = pack_value<kIn>(v, load_lanes(prologue_.scale(channel), count),
-                            load_lanes(prologue_.bias(channel), count), prologue_.in());
+        scale = load_lanes(prologue_.scale(channel), count);
+        bias = load_lanes(prologue_.bias(channel), count);
       }
-      store_lanes(to + at, v, count);
+      pack(from + at, scale, bias, to + at, count);
     }
   }
 
-  void inner_rows(const PackPiece& piece, const float* line, int64_t j, int64_t rows,
-                  float* to) const {
-    const float* from = line + column(piece, j) * job_.source_pixel + piece.first;
+  void inner_rows(const PackPiece& piece, const Element* line, int64_t j, int64_t rows,
+                  Element* to) const {
+    const Element* from = line + column(piece, j) * job_.source_pixel + piece.first;
+    if (kIn == PackIn::kPlain && piece.length == kWidth) {
+      const int64_t step = job_.stride_w * job_.source_pixel;
+      for (int64_t row = 0; row < rows; ++row, from += step, to += kWidth) {
+        std::memcpy(to, from, kWidth * sizeof(Element));
+      }
+      return;
+    }
     copy_rows<kPieceVectors>(piece.length / kLanes, from, rows, to, piece);
   }
 
   template <int kVectors>
-  RNK_INLINE void copy_rows(int vectors, const float* from, int64_t rows, float* to,
+  RNK_INLINE void copy_rows(int vectors, const Element* from, int64_t rows, Element* to,
                             const PackPiece& piece) const {
     if constexpr (kVectors > 0) {
       if (vectors < kVectors) return copy_rows<kVectors - 1>(vectors, from, rows, to, piece);
@@ -138,7 +146,7 @@ class RowPacker {
   }
 
   template <int kVectors, bool kTail>
-  void copy_vectors(const float* from, int64_t rows, float* to, const PackPiece& piece,
+  void copy_vectors(const Element* from, int64_t rows, Element* to, const PackPiece& piece,
                     int tail) const {
     constexpr int kAll = kVectors + kTail;
     FloatVec scale[kAll + 1], bias[kAll + 1];
@@ -154,15 +162,21 @@ class RowPacker {
     for (int64_t row = 0; row < rows; ++row, from += step, to += kWidth) {
       RNK_UNROLL for (int v = 0; v < kAll; ++v) {
         const int count = v < kVectors ? kLanes : tail;
-        const FloatVec x = load_lanes(from + v * kLanes, count);
-        store_lanes(to + v * kLanes, pack_value<kIn>(x, scale[v], bias[v], prologue_.in()), count);
+        pack(from + v * kLanes, scale[v], bias[v], to + v * kLanes, count);
       }
     }
   }
 
+  RNK_INLINE void pack(const Element* from, FloatVec scale, FloatVec bias, Element* to,
+                       int count) const {
+    if constexpr (kIn == PackIn::kPlain) return copy_lanes(from, to, count);
+    const FloatVec x = load_lanes(from, count);
+    store_lanes(to, pack_value<kIn>(x, scale, bias, prologue_.in()), count);
+  }
+
   const GatherJob& job_;
   const RunPrologue& prologue_;
-  const float* source_;
+  const Element* source_;
   const int64_t channel_;
 };
 

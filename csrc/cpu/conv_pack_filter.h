@@ -3,10 +3,12 @@
 RNK_ISA_BEGIN
 
 // A filter as the matrix [depth, column] of one group; strides in elements.
-struct FilterMatrix {
-  const float* w;
+template <typename Element>
+struct FilterMatrixOf {
+  const Element* w;
   int64_t channel, column, r, s;
 };
+using FilterMatrix = FilterMatrixOf<float>;
 
 typedef float Quad __attribute__((vector_size(16)));
 typedef float LooseQuad __attribute__((vector_size(16), aligned(4), may_alias));

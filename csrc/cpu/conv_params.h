@@ -1,11 +1,16 @@
-// Parameters of the CPU convolution kernels. Activations are NHWC fp32: x [N, H, W, C], y
-// [N, P, Q, K], and their gradients alike. The filter is [K, C / groups, R, S] with any strides.
-// Formulas: docs/math/convolution.md.
+// Parameters of the CPU convolution kernels. Activations are NHWC: x [N, H, W, C], y [N, P, Q, K],
+// and their gradients alike. The filter is [K, C / groups, R, S] with any strides. Both are of
+// Element, fp32 or bf16; vectors of channels, statistics and sums are fp32. Formulas:
+// docs/math/convolution.md.
 #pragma once
 
 #include "../common/conv_params.h"
 
 namespace rnk {
+
+namespace cpu {
+struct BFloat16;
+}
 
 // act(scale * x + bias) in front of a convolution; scale null: x itself.
 struct ConvPrologue {
@@ -24,50 +29,56 @@ enum class ConvKernel : int64_t {
 };
 
 // y = act(scale * conv + bias + residual), or y = conv and its statistics.
-struct ConvFwdParams {
-  const float* x;  // [N, H, W, C]
-  const float* w;
+template <typename Element>
+struct ConvFwdParamsOf {
+  const Element* x;  // [N, H, W, C]
+  const Element* w;
   FilterStrides w_strides;
-  const float* packed;  // w by conv_fwd_pack, or null
+  const float* packed;  // w by conv_fwd_pack, or null; fp32 only
   ConvPrologue in;
-  const float* scale;     // [K], or null: 1
-  const float* bias;      // [K], or null: 0
-  const float* residual;  // [N, P, Q, K], or null
+  const float* scale;       // [K], or null: 1
+  const float* bias;        // [K], or null: 0
+  const Element* residual;  // [N, P, Q, K], or null
   Act act;
   float slope;
-  float* y;      // [N, P, Q, K]
+  Element* y;    // [N, P, Q, K]
   float* stats;  // [3, K] as in bn_stats_params.h, or null; then no scale, bias, residual or act
   ConvShape shape;
   ConvKernel kernel;
   int threads;  // that may run it, or 0: tasks are cut to suit them, and no result depends on it
 };
+using ConvFwdParams = ConvFwdParamsOf<float>;
 
 // dx = the transposed convolution of dy [+ branch]; with y_prev: g = dx * act'(scale * y_prev +
 // bias), or by mask, and the sums of g and g * (y_prev - mean) * rstd.
-struct ConvDgradParams {
-  const float* dy;  // [N, P, Q, K]
-  const float* w;
+template <typename Element>
+struct ConvDgradParamsOf {
+  const Element* dy;  // [N, P, Q, K]
+  const Element* w;
   FilterStrides w_strides;
-  const float* branch;                      // [N, H, W, C], or null
-  const float* y_prev;                      // [N, H, W, C], or null
+  const Element* branch;                    // [N, H, W, C], or null
+  const Element* y_prev;                    // [N, H, W, C], or null
   const float *mean, *rstd, *scale, *bias;  // [C], with y_prev
   const uint8_t* mask;                      // bits of [N, H, W, C], or null
   Act act;
   float slope;
-  float* dx;    // [N, H, W, C]; g with y_prev
+  Element* dx;  // [N, H, W, C]; g with y_prev
   float* sums;  // [2, C], with y_prev
   ConvShape shape;
   ConvKernel kernel;
 };
+using ConvDgradParams = ConvDgradParamsOf<float>;
 
 // dw = the gradient of the filter where the convolution read in(x).
-struct ConvWgradParams {
-  const float* dy;  // [N, P, Q, K]
-  const float* x;   // [N, H, W, C]
+template <typename Element>
+struct ConvWgradParamsOf {
+  const Element* dy;  // [N, P, Q, K]
+  const Element* x;   // [N, H, W, C]
   ConvPrologue in;
-  float* dw;
+  Element* dw;
   FilterStrides dw_strides;
   ConvShape shape;
 };
+using ConvWgradParams = ConvWgradParamsOf<float>;
 
 }  // namespace rnk

@@ -17,18 +17,20 @@ constexpr int64_t kFairTiles = 7;
 // Depth of the rows that one task packs in front of tasks by columns.
 constexpr int64_t kPackDepth = 256;
 
-struct GatherProblem {
+template <typename Element>
+struct GatherProblemOf {
   std::vector<GatherJob> jobs;
   int64_t groups;
   int64_t columns;  // of one group
-  const float* source;
+  const Element* source;
   ConvPrologue in;
-  FilterMatrix filter;   // of the first group
-  int64_t filter_group;  // floats from one group's filter to the next
-  const float* packed;   // the filter of the one job there is, by pack_filter, or null
-  int threads;           // to cut tasks for, or 0
-  EpilogueTensors out;
+  FilterMatrixOf<Element> filter;  // of the first group
+  int64_t filter_group;            // floats from one group's filter to the next
+  const float* packed;             // the filter of the one job there is, by pack_filter, or null
+  int threads;                     // to cut tasks for, or 0
+  EpilogueTensorsOf<Element> out;
 };
+using GatherProblem = GatherProblemOf<float>;
 
 struct JobPlan {
   const GatherJob* job;
@@ -109,10 +111,10 @@ class Ahead {
 };
 
 // What happens to the sums of a panel.
-template <EpilogueKind kKind, bool kSimple>
+template <EpilogueKind kKind, bool kSimple, typename Element = float>
 class PanelEpilogue {
  public:
-  PanelEpilogue(const EpilogueTensors& t, int64_t channel, int64_t end)
+  PanelEpilogue(const EpilogueTensorsOf<Element>& t, int64_t channel, int64_t end)
       : t_(t),
         channel_(channel),
         two_(channel + kLanes < end),
@@ -120,7 +122,7 @@ class PanelEpilogue {
         second_(t, two_ ? channel + kLanes : channel, end) {}
 
   // Whether kSimple is for this panel.
-  static bool simple(const EpilogueTensors& t, int64_t channel, int64_t end) {
+  static bool simple(const EpilogueTensorsOf<Element>& t, int64_t channel, int64_t end) {
     return is_simple(t, channel, end) &&
            (channel + kLanes >= end || is_simple(t, channel + kLanes, end));
   }
@@ -133,6 +135,18 @@ class PanelEpilogue {
     }
     if constexpr (kKind == EpilogueKind::kBnGrad) f.read[1] = t_.y + channel_;
     return f;
+  }
+
+  // Asks for the first of it at once.
+  RNK_INLINE void prefetch(const int64_t* pixels, int rows) const {
+    for (int r = 0; r < rows; ++r) {
+      const int64_t at = pixels[r] * t_.channels + channel_;
+      __builtin_prefetch(t_.out + at, 1);
+      if constexpr (kKind == EpilogueKind::kAffine || kKind == EpilogueKind::kBnGrad) {
+        if (t_.residual) __builtin_prefetch(t_.residual + at);
+      }
+      if constexpr (kKind == EpilogueKind::kBnGrad) __builtin_prefetch(t_.y + at);
+    }
   }
 
   RNK_INLINE void put(const int64_t* pixels, int rows, const float* sums) {
@@ -148,10 +162,10 @@ class PanelEpilogue {
   }
 
  private:
-  const EpilogueTensors& t_;
+  const EpilogueTensorsOf<Element>& t_;
   const int64_t channel_;
   const bool two_;
-  ColumnEpilogue<kKind, kSimple> first_, second_;
+  ColumnEpilogue<kKind, kSimple, Element> first_, second_;
 };
 
 template <EpilogueKind kKind, PackIn kIn>

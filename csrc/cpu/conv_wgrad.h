@@ -7,5 +7,6 @@
 namespace rnk::cpu {
 
 void conv_wgrad(const ConvWgradParams& params, ParallelFor parallel_for);
+void conv_wgrad(const ConvWgradParamsOf<BFloat16>& params, ParallelFor parallel_for);  // one group
 
 }  // namespace rnk::cpu

@@ -3,8 +3,6 @@
 // which is read where it is, and the sums run over pixels.
 RNK_ISA_BEGIN
 
-// Pixels are cut in chunks until there are as many tasks.
-constexpr int64_t kWantedTasks = 16;
 // Pixels whose products add up in registers.
 constexpr int64_t kWgradBandPixels = 256;
 // Register tiles have a multiple of kTapStep rows, of which the last may not be there; at most as

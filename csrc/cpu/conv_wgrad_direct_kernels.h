@@ -1,7 +1,10 @@
 // The kernels of conv_wgrad_direct.cpp for one instruction set.
+// clang-format off: each header needs the ones above it.
 #include "conv_direct_all.h"
+#include "conv_wgrad_parts.h"
 #include "conv_wgrad_bands.h"
 #include "conv_wgrad_channels.h"
+// clang-format on
 
 RNK_ISA_BEGIN
 
@@ -13,25 +16,6 @@ constexpr int64_t kMinChunkPixels = 1024;
 // Filters and columns of a task up to which the next block's memory is prefetched. At 64 + 64 a 1x1
 // went from 78 to 91 GFLOP/s; at 256 + 64 the cache is too full, and it went from 78 to 74.
 constexpr int64_t kPrefetchWidth = 192;
-
-// Where dw is cut. Every task's sums lie as [rows][cols] of the cut's full size.
-struct WgradPlan {
-  WgradPlan(const GatherJob& job, int64_t filters, int64_t groups)
-      : depth(job.depth()),
-        pixels(job.rows()),
-        row_parts((filters + kTaskRows - 1) / kTaskRows),
-        col_parts((depth + kTaskCols - 1) / kTaskCols),
-        rows(round_up((filters + row_parts - 1) / row_parts, kTileRows)),
-        cols(round_up((depth + col_parts - 1) / col_parts, kTileCols)),
-        parts(groups * row_parts * col_parts),
-        blocks((pixels + blocking().pixels - 1) / blocking().pixels),
-        chunks(std::clamp<int64_t>(
-            std::min((kWantedTasks + parts - 1) / parts, pixels / kMinChunkPixels), 1,
-            kWantedTasks)) {}
-  const int64_t depth, pixels;
-  const int64_t row_parts, col_parts, rows, cols, parts;
-  const int64_t blocks, chunks;
-};
 
 template <PackIn kIn>
 class WgradConvolution {
@@ -45,50 +29,14 @@ class WgradConvolution {
         filters_(params.shape.k / params.shape.groups) {}
 
   void run(ParallelFor parallel_for) const {
-    const int64_t size = plan_.rows * plan_.cols;
-    if (plan_.chunks == 1) {
-      return parallel_tasks(parallel_for, plan_.parts, [&](int64_t begin, int64_t end) {
-        float* sums = scratch(Scratch::kOutput, size);
-        for (int64_t part = begin; part < end; ++part) {
-          sum_chunk(part_of(part), 0, sums);
-          for (int64_t row = 0; row < plan_.rows; ++row) store_row(part_of(part), row, sums);
-        }
-      });
-    }
-    float* partial = scratch(Scratch::kPartial, plan_.chunks * plan_.parts * size);
-    parallel_tasks(parallel_for, plan_.chunks * plan_.parts, [&](int64_t begin, int64_t end) {
-      for (int64_t t = begin; t < end; ++t) {
-        sum_chunk(part_of(t % plan_.parts), t / plan_.parts, partial + t * size);
-      }
-    });
-    const int64_t grain = std::max<int64_t>(1, kGrain / (plan_.chunks * plan_.cols));
-    parallel(parallel_for, plan_.parts * plan_.rows, grain, [&](int64_t begin, int64_t end) {
-      for (int64_t t = begin; t < end; ++t) {
-        const int64_t part = t / plan_.rows, row = t % plan_.rows;
-        add_chunks(partial + part * size + row * plan_.cols);
-        store_row(part_of(part), row, partial + part * size);
-      }
-    });
+    WgradParts<float>(p_, job_, plan_)
+        .run(parallel_for, [&](const DwPart& part, int64_t first, int64_t last, float* sums) {
+          sum_blocks(part, first, last, sums);
+        });
   }
 
  private:
-  // Filters [row, row_end) of the group, columns [col, col_end).
-  struct DwPart {
-    int64_t group, row, row_end, col, col_end;
-  };
-
-  DwPart part_of(int64_t part) const {
-    const int64_t col = part % plan_.col_parts * plan_.cols;
-    const int64_t row = part / plan_.col_parts % plan_.row_parts * plan_.rows;
-    return {part / (plan_.col_parts * plan_.row_parts), row, std::min(filters_, row + plan_.rows),
-            col, std::min(plan_.depth, col + plan_.cols)};
-  }
-
-  void sum_chunk(const DwPart& part, int64_t chunk, float* sums) const {
-    const int64_t first = plan_.blocks * chunk / plan_.chunks;
-    const int64_t last = plan_.blocks * (chunk + 1) / plan_.chunks;
-    if (first == last) std::fill_n(sums, plan_.rows * plan_.cols, 0.0f);
-    // Their products add up in registers.
+  void sum_blocks(const DwPart& part, int64_t first, int64_t last, float* sums) const {
     const int64_t most = blocking().pixels;
     float* x = scratch(Scratch::kInput, most * (plan_.rows + plan_.cols) + kLanes);
     float* dy = x + most * plan_.cols;
@@ -162,36 +110,6 @@ class WgradConvolution {
     }
   }
 
-  // The first chunk's row += those of the others, in order.
-  void add_chunks(float* row) const {
-    const int64_t chunk = plan_.parts * plan_.rows * plan_.cols;
-    for (int64_t col = 0; col < plan_.cols; col += kLanes) {
-      FloatVec sum = load_vec(row + col);
-      for (int64_t c = 1; c < plan_.chunks; ++c) sum += load_vec(row + c * chunk + col);
-      store_vec(row + col, sum);
-    }
-  }
-
-  void store_row(const DwPart& part, int64_t row, const float* sums) const {
-    if (part.row + row >= part.row_end) return;
-    const FilterStrides& to = p_.dw_strides;
-    const int64_t filter = part.group * filters_ + part.row + row;
-    const float* from = sums + row * plan_.cols;
-    for (int64_t col = part.col; col < part.col_end;) {
-      const int64_t tap = col / job_.channels, c = col % job_.channels;
-      const int64_t count = std::min(job_.channels - c, part.col_end - col);
-      float* dw =
-          p_.dw + filter * to.k + tap / p_.shape.s * to.r + tap % p_.shape.s * to.s + c * to.c;
-      if (to.c == 1) {
-        std::copy_n(from, count, dw);
-      } else {
-        for (int64_t i = 0; i < count; ++i) dw[i * to.c] = from[i];
-      }
-      from += count;
-      col += count;
-    }
-  }
-
   const ConvWgradParams& p_;
   const GatherJob& job_;
   const WgradPlan& plan_;
@@ -211,7 +129,9 @@ void wgrad_run(const ConvWgradParams& p, ParallelFor parallel_for) {
     return WgradBands<kIn>(p, job).run(parallel_for);
   }
   flatten(job);
-  const WgradPlan plan(job, p.shape.k / groups, groups);
+  const WgradPlan plan(
+      job, p.shape.k / groups, groups,
+      {kTileRows, kTileCols, kTaskRows, kTaskCols, blocking().pixels, kMinChunkPixels});
   WgradConvolution<kIn>(p, job, plan).run(parallel_for);
 }
 

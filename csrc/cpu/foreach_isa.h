@@ -7,6 +7,9 @@
 #define RNK_ISA_BEGIN namespace rnk::cpu::RNK_ISA {
 #define RNK_ISA_END }
 
+// How bf16 is multiplied: 0 converted to fp32, 1 by AVX512-BF16, 2 by AMX (foreach_bf16_isa.h).
+#define RNK_BF16_UNITS 0
+
 #define RNK_ISA baseline
 #define RNK_VECTOR_BYTES 16
 #define RNK_ISA_LEVEL 0
@@ -61,3 +64,5 @@
 #endif
 
 #endif  // __x86_64__
+
+#undef RNK_BF16_UNITS

@@ -3,9 +3,10 @@
 
 namespace rnk::cpu {
 
-enum class Isa : int { kBaseline, kAvx2, kAvx512 };
+// The last two differ from kAvx512 in how bf16 is multiplied, and in nothing else.
+enum class Isa : int { kBaseline, kAvx2, kAvx512, kAvx512Bf16, kAmx };
 
-// The best that this processor has, at most RNK_CPU_ISA (baseline, avx2, avx512). Read once.
+// The best that processor and system have, at most RNK_CPU_ISA, a name by isa_name. Read once.
 Isa active_isa();
 
 const char* isa_name(Isa isa);
@@ -16,12 +17,12 @@ const char* isa_name(Isa isa);
 #if defined(__x86_64__)
 #define RNK_CALL_BEST_ISA(function, ...)      \
   switch (::rnk::cpu::active_isa()) {         \
-    case ::rnk::cpu::Isa::kAvx512:            \
-      return avx512::function(__VA_ARGS__);   \
+    case ::rnk::cpu::Isa::kBaseline:          \
+      return baseline::function(__VA_ARGS__); \
     case ::rnk::cpu::Isa::kAvx2:              \
       return avx2::function(__VA_ARGS__);     \
     default:                                  \
-      return baseline::function(__VA_ARGS__); \
+      return avx512::function(__VA_ARGS__);   \
   }
 #else
 #define RNK_CALL_BEST_ISA(function, ...) return baseline::function(__VA_ARGS__)

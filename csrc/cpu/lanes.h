@@ -42,7 +42,64 @@ RNK_INLINE void store_lanes(float* p, FloatVec x, int count) {
 #endif
 }
 
-// The same of floats that lie `stride` apart.
+// The bits of `count` bf16 of kLanes.
+RNK_INLINE ShortVec load_bits(const BFloat16* p, int count) {
+  ShortVec bits = {};
+  if (count == kLanes) {
+    std::memcpy(&bits, p, sizeof(bits));
+    return bits;
+  }
+#if RNK_ISA_LEVEL == 2
+  return (ShortVec)_mm256_maskz_loadu_epi16(static_cast<__mmask16>((1u << count) - 1), p);
+#else
+  uint16_t copy[kLanes] = {};
+  for (int i = 0; i < count; ++i) copy[i] = p[i].bits;
+  std::memcpy(&bits, copy, sizeof(bits));
+  return bits;
+#endif
+}
+
+RNK_INLINE void store_bits(BFloat16* p, ShortVec bits, int count) {
+  if (count == kLanes) {
+    std::memcpy(p, &bits, sizeof(bits));
+    return;
+  }
+#if RNK_ISA_LEVEL == 2
+  _mm256_mask_storeu_epi16(p, static_cast<__mmask16>((1u << count) - 1), (__m256i)bits);
+#else
+  uint16_t copy[kLanes];
+  std::memcpy(copy, &bits, sizeof(bits));
+  for (int i = 0; i < count; ++i) p[i].bits = copy[i];
+#endif
+}
+
+RNK_INLINE FloatVec load_lanes(const BFloat16* p, int count) {
+  return from_element(load_bits(p, count), BFloat16());
+}
+RNK_INLINE FloatVec load_vec(const BFloat16* p) { return load_lanes(p, kLanes); }
+
+RNK_INLINE void store_lanes(BFloat16* p, FloatVec x, int count) {
+  store_bits(p, to_element(x, BFloat16()), count);
+}
+RNK_INLINE void store_vec(BFloat16* p, FloatVec x) { store_lanes(p, x, kLanes); }
+
+RNK_INLINE void copy_lanes(const float* from, float* to, int count) {
+  store_lanes(to, load_lanes(from, count), count);
+}
+RNK_INLINE void copy_lanes(const BFloat16* from, BFloat16* to, int count) {
+  store_bits(to, load_bits(from, count), count);
+}
+
+// x as it would be read back after a store.
+template <typename Element>
+RNK_INLINE FloatVec round_lanes(FloatVec x) {
+  if constexpr (std::is_same_v<Element, BFloat16>) {
+    return from_element(to_element(x, BFloat16()), BFloat16());
+  }
+  return x;
+}
+
+// The first `count` of kLanes floats that lie `stride` apart.
 RNK_INLINE FloatVec gather_lanes(const float* p, int64_t stride, int count) {
   if (stride == 1) return load_lanes(p, count);
   float copy[kLanes] = {};
@@ -50,9 +107,10 @@ RNK_INLINE FloatVec gather_lanes(const float* p, int64_t stride, int count) {
   return load_vec(copy);
 }
 
-RNK_INLINE void scatter_lanes(float* p, int64_t stride, FloatVec x, int count) {
+template <typename Element>
+RNK_INLINE void scatter_lanes(Element* p, int64_t stride, FloatVec x, int count) {
   if (stride == 1) return store_lanes(p, x, count);
-  float copy[kLanes];
+  Element copy[kLanes];
   store_vec(copy, x);
   for (int i = 0; i < count; ++i) p[i * stride] = copy[i];
 }

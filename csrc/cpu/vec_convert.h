@@ -34,12 +34,19 @@ RNK_INLINE ShortVec narrow(UintVec x) {
 
 RNK_INLINE FloatVec from_element(ShortVec bits, BFloat16) { return as_float(widen(bits) << 16); }
 
+#if RNK_BF16_UNITS > 0
+// Denormals become zero, as in the products of this instruction set.
+RNK_INLINE ShortVec to_element(FloatVec x, BFloat16) {
+  return (ShortVec)_mm512_cvtneps_pbh((__m512)x);
+}
+#else
 RNK_INLINE ShortVec to_element(FloatVec x, BFloat16) {
   const UintVec bits = as_bits(x);
   const UintVec rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
   const UintVec quiet = ((bits >> 16) & 0x8000u) | 0x7fc0u;
   return narrow(x == x ? rounded : quiet);
 }
+#endif
 
 #if RNK_ISA_LEVEL == 2
 RNK_INLINE FloatVec from_element(ShortVec bits, Half) {

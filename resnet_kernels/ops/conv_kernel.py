@@ -16,6 +16,8 @@ WINOGRAD4 = "Winograd F(4x4, 3x3)"
 DIRECT = "direct"
 TORCH = "declared torch convolution"
 
+# Isa::kAvx512Bf16 of csrc/cpu/isa.h: from here on the processor multiplies bf16.
+_BF16_UNITS = 3
 # Below these the transforms cost more than the products save.
 _WINOGRAD_CHANNELS = 32
 
@@ -34,14 +36,22 @@ def cpu_conv_kernel(
     weight_size: [K, C / groups, R, S].
     """
     choice = os.environ.get("RNK_CPU_CONV", "auto")
-    if dtype != torch.float32 or choice == "torch" or (groups > 1 and choice != "own"):
+    if choice == "torch" or dtype not in (torch.float32, torch.bfloat16):
+        return TORCH
+    bf16 = dtype == torch.bfloat16
+    if groups > 1 and (bf16 or choice != "own"):
+        return TORCH
+    # oneDNN is faster there.
+    larger = weight_size[2] * weight_size[3] > 1
+    if bf16 and larger and choice != "own" and torch.ops.resnet_kernels.cpu_isa() >= _BF16_UNITS:
         return TORCH
     if weight_size[1] * groups == 1:
         # Image and filter of one channel are contiguous as well, and are taken to be (layout.py).
         return TORCH
     channels = min(weight_size[:2])
     plain = groups == 1 and {*stride, *dilation} == {1} and max(padding) <= 2
-    if plain and tuple(weight_size[2:]) == (3, 3) and channels >= _WINOGRAD_CHANNELS:
+    plain = plain and not bf16 and tuple(weight_size[2:]) == (3, 3)
+    if plain and channels >= _WINOGRAD_CHANNELS:
         return WINOGRAD4 if choice == "winograd4x4" else WINOGRAD
     return DIRECT
 
@@ -105,6 +115,6 @@ def own_cpu_convolution(x: Tensor) -> bool:
     """Whether convolutions of an activation like x run on our CPU kernels."""
     return (
         x.device.type == "cpu"
-        and x.dtype == torch.float32
+        and x.dtype in (torch.float32, torch.bfloat16)
         and x.is_contiguous(memory_format=torch.channels_last)
     )

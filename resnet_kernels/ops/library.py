@@ -41,13 +41,14 @@ _triton_fills: set[str] = set()
 # The order of conv_fallback_calls in csrc/torch/conv_aten.cpp.
 _COMPILED_FALLBACKS = ("conv_fwd", "conv_fwd_stats", "conv_dgrad", "conv_dgrad_bn", "conv_wgrad")
 _compiled_calls_before: Counter[str] = Counter()
-# What the CPU library has besides: csrc/torch/conv_aten.cpp, csrc/torch/cpu/filter_cache.cpp and
-# chain_inference.cpp.
+# What the CPU library has besides: csrc/torch/conv_aten.cpp, csrc/torch/cpu/filter_cache.cpp,
+# cpu_isa.cpp and chain_inference.cpp.
 _CPU_ONLY = (
     "conv_fallback_calls() -> int[]",
     "keep_packed_filter(int address) -> ()",
     "drop_packed_filter(int address) -> ()",
     "packed_filters() -> int[]",
+    "cpu_isa() -> int",
     "chain_inference(Tensor x, Tensor? residual, Tensor[] tensors, int[] geometry, float[] eps, "
     "int[] blocks, int act, float slope) -> Tensor?",
 )

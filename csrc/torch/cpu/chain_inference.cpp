@@ -43,7 +43,7 @@ struct ChainLayer {
         return std::nullopt;
     }
     const ConvShape s = conv_shape(size, w, {{g[0], g[1]}, {g[2], g[3]}, {g[4], g[5]}, g[6]});
-    if (s.p < 1 || s.q < 1 || !cpu::conv_serves(s)) return std::nullopt;
+    if (s.p < 1 || s.q < 1 || !cpu::conv_fwd_serves(s, DType::kFloat32)) return std::nullopt;
     return s;
   }
 

@@ -1,28 +1,42 @@
-// The filter gradient on the CPU: our fp32 kernels where they serve, else torch's convolution.
+// The filter gradient on the CPU: our fp32 and bf16 kernels where they serve, else torch's
+// convolution.
 #include "../../cpu/conv_wgrad.h"
 
-#include "../../cpu/conv_serves.h"
 #include "../backend.h"
 #include "../conv_aten.h"
 #include "../conv_run.h"
 #include "conv_own.h"
 
 namespace rnk {
+namespace {
 
-Tensor run_conv_wgrad(const Tensor& dy, const Tensor& x, const Tensor& w, const PrologueArgs& in,
-                      const ConvGeometry& conv, bool /*tf32*/) {
-  const bool own =
-      is_own_layout(x, w, conv_format(x, w)) && is_own_layout(dy, w, conv_format(x, w));
-  if (!own) return aten_conv_wgrad(dy, x, w, in, conv);
+template <typename Element>
+std::optional<Tensor> own_conv_wgrad(const Tensor& dy, const Tensor& x, const Tensor& w,
+                                     const PrologueArgs& in, const ConvGeometry& conv) {
+  const MemoryFormat format = conv_format(x, w);
+  if (!is_own_layout<Element>(x, w, format) || !is_own_layout<Element>(dy, w, format)) {
+    return std::nullopt;
+  }
   const ConvShape shape = conv_shape(sizes_of(x), w, conv);
-  if (!cpu::conv_serves(shape)) return aten_conv_wgrad(dy, x, w, in, conv);
+  if (!cpu::conv_wgrad_serves(shape, dtype_of(x, "x"))) return std::nullopt;
   check_output_size(dy, shape);
   const Tensor dw = torch::stable::empty_like(w);
   const DeviceScope scope(dy);
-  launch::conv_wgrad({floats(dy), floats(x), prologue_params(in, x),
-                      static_cast<float*>(device_ptr(dw)), filter_strides(dw), shape},
-                     scope.context());
+  launch::conv_wgrad(
+      ConvWgradParamsOf<Element>{elements<Element>(dy), elements<Element>(x),
+                                 prologue_params(in, x), static_cast<Element*>(device_ptr(dw)),
+                                 filter_strides(dw), shape},
+      scope.context());
   return dw;
+}
+
+}  // namespace
+
+Tensor run_conv_wgrad(const Tensor& dy, const Tensor& x, const Tensor& w, const PrologueArgs& in,
+                      const ConvGeometry& conv, bool /*tf32*/) {
+  if (const auto dw = own_conv_wgrad<float>(dy, x, w, in, conv)) return *dw;
+  if (const auto dw = own_conv_wgrad<cpu::BFloat16>(dy, x, w, in, conv)) return *dw;
+  return aten_conv_wgrad(dy, x, w, in, conv);
 }
 
 }  // namespace rnk
