@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import sys
 from collections.abc import Iterator
 
 import torch
@@ -38,9 +39,9 @@ def guarded(t: Tensor, at_end: bool) -> Tensor:
     return flat.as_strided(t.shape, t.stride()).copy_(t)
 
 
-def calls(shape: ConvShape, at_end: bool) -> Iterator[tuple[object, ...]]:
+def calls(shape: ConvShape, dtype: torch.dtype, at_end: bool) -> Iterator[tuple[object, ...]]:
     """Every op that reads tensors of an activation's or a filter's size, with all of them there."""
-    d = draw(torch.Generator().manual_seed(shape.c + shape.h))
+    d = draw(torch.Generator().manual_seed(shape.c + shape.h), dtype)
 
     def near(t: Tensor | None) -> Tensor | None:
         return t if t is None or t.numel() == 0 else guarded(t, at_end)
@@ -63,10 +64,10 @@ def calls(shape: ConvShape, at_end: bool) -> Iterator[tuple[object, ...]]:
 
 
 def main() -> None:
-    count = 0
+    dtype, count = getattr(torch, sys.argv[1]), 0
     for shape in SHAPES:
         for at_end in (True, False):
-            for name, *arguments in calls(shape, at_end):
+            for name, *arguments in calls(shape, dtype, at_end):
                 getattr(OPS, name)(*arguments)
                 count += 1
             _regions.clear()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from conv_cases import SHAPES
-from test_cpu_isa import OTHERS
+from test_cpu_isa import OTHERS, OTHERS_IN_BF16
 
 TESTS = Path(__file__).parent
 OPS_EACH = 6
@@ -25,9 +25,13 @@ def run(*command: str, isa: str = "") -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("isa", ["", *OTHERS], ids=lambda isa: isa or "best")
-def test_convolutions(isa: str) -> None:
-    done = run(str(TESTS / "guard_pages.py"), isa=isa)
+CASES = [("float32", isa) for isa in ["", *OTHERS]]
+CASES += [("bfloat16", isa) for isa in ["", *OTHERS_IN_BF16]]
+
+
+@pytest.mark.parametrize(("dtype", "isa"), CASES, ids=lambda word: word or "best")
+def test_convolutions(dtype: str, isa: str) -> None:
+    done = run(str(TESTS / "guard_pages.py"), dtype, isa=isa)
     assert done.returncode == 0, done.stderr[-2000:]
     assert int(done.stdout) == 2 * OPS_EACH * len(SHAPES)
 
