@@ -24,6 +24,7 @@ from ..ops.layers import (
     weight_for,
 )
 from ..ops.library import namespace
+from ..ops.pool import MAX_TAPS
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 PLAIN = (Tensor, nn.Parameter)
@@ -220,3 +221,9 @@ def _sync_group(bn: Any) -> Any:
         return None
     group = bn.process_group or distributed.group.WORLD
     return group if distributed.get_world_size(group) > 1 else None
+
+
+def few_taps(pool: Any) -> bool:
+    """Whether the indices of a window fit in a byte."""
+    size = pool.kernel_size
+    return (size * size if isinstance(size, int) else size[0] * size[-1]) <= MAX_TAPS

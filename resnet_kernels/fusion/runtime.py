@@ -28,14 +28,13 @@ from .layers import (
     Call,
     batch_norm,
     conv_bn_layer,
+    few_taps,
     is_plain,
     padded_layer,
     plain_conv,
     start,
     transformed,
 )
-
-_MAX_TAPS = 255
 
 
 def _input(call: Call, conv: Any) -> Tensor:
@@ -172,24 +171,17 @@ def residual_stage(x: Tensor, stem: Any, blocks: Any) -> Tensor | None:
 
 
 def _stage_inference(x: Tensor, stem: Any, blocks: Any) -> Tensor | None:
-    h = x if stem is None else _stem_inference(x, *stem)
-    return None if h is None else inference.row(h, blocks)
-
-
-def _stem_inference(
-    x: Tensor, conv: Any, bn: Any, pool: Any, act: str | None, slope: float
-) -> Tensor | None:
-    if pool is not None and not _few_taps(pool):
-        return None
-    z = inference.chain(x, None, [(conv, bn)], None, act, slope)
-    return z if z is None or pool is None else max_pool(z, pool)
+    if stem is None or stem[3:] == blocks[0][2:]:
+        return inference.row(x, stem, blocks)
+    h = inference.stem(x, *stem)
+    return None if h is None else inference.row(h, None, blocks)
 
 
 def _stage_stem(
     call: Call, conv: Any, bn: Any, pool: Any, act: str | None, slope: float
 ) -> StageStem | None:
     made = padded_layer(call, conv, bn, call.x.shape)
-    if made is None or not (pool is None or _few_taps(pool)):
+    if made is None or not (pool is None or few_taps(pool)):
         return None
     layer, extra = made
     spec = act_spec(act, slope)
@@ -238,7 +230,7 @@ def preact_block(
 
 def stem(x: Tensor, conv: Any, bn: Any, pool: Any, act: str | None, slope: float) -> Tensor | None:
     """pool(act(bn(conv(x)))) with a max pooling"""
-    z = _stem_inference(x, conv, bn, pool, act, slope)
+    z = inference.stem(x, conv, bn, pool, act, slope)
     if z is not None:
         return z
     call = start(x)
@@ -251,7 +243,7 @@ def stem(x: Tensor, conv: Any, bn: Any, pool: Any, act: str | None, slope: float
 
 def max_pool(x: Tensor, pool: Any) -> Tensor | None:
     """pool(x) with nn.MaxPool2d"""
-    if not is_plain(x) or transformed() or not _few_taps(pool):
+    if not is_plain(x) or transformed() or not few_taps(pool):
         return None
     return ops.max_pool(
         x, pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode
@@ -271,9 +263,3 @@ def avg_pool(x: Tensor, pool: Any) -> Tensor | None:
 
 def _pool_args(pool: Any) -> Any:
     return max_pool_args(pool.kernel_size, pool.stride, pool.padding, 1, False)
-
-
-def _few_taps(pool: Any) -> bool:
-    """Whether the indices of a window fit in a byte."""
-    size = pool.kernel_size
-    return (size * size if isinstance(size, int) else size[0] * size[-1]) <= _MAX_TAPS

@@ -49,8 +49,10 @@ _CPU_ONLY = (
     "drop_packed_filter(int address) -> ()",
     "packed_filters() -> int[]",
     "cpu_isa() -> int",
-    "chain_inference(Tensor x, Tensor? residual, Tensor[] tensors, int[] geometry, float[] eps, "
-    "int[] blocks, int act, float slope) -> Tensor?",
+    "keep_chain(Tensor[] tensors, int[] geometry, float[] eps, int[] blocks, int[] pool, int act, "
+    "float slope) -> int",
+    "drop_chain(int chain) -> ()",
+    "chain_inference(int chain, Tensor x, Tensor? residual) -> Tensor?",
 )
 # Which CUDA kernel a forward convolution takes; csrc/torch/cuda/conv_choice.cpp.
 _CHOICE = (

@@ -1,153 +1,17 @@
 // chain_inference: blocks act(bn_n(conv_n(... act(bn_1(conv_1(x))))) + residual) one after the
 // other, the residual itself convolved and normalised if it has a layer, with fixed statistics and
 // no gradients. All of it is one call: for one image, the way from Python to a kernel and back
-// takes longer than some convolutions. Serves what conv_fwd's own kernels serve; returns nothing,
+// takes longer than some convolutions. Its layers are handed over once, by keep_chain: to pass 265
+// tensors takes as long as two of them. Serves what conv_fwd's own kernels serve; returns nothing,
 // before it has begun, for everything else, which then goes the way of one call per layer and is
 // refused there if it is wrong.
-#include <algorithm>
+#include <mutex>
+#include <unordered_map>
 
-#include "../../cpu/bn_affine.h"
-#include "../../cpu/conv_fwd.h"
-#include "../../cpu/conv_serves.h"
-#include "../../cpu/scratch.h"
-#include "../backend.h"
-#include "conv_own.h"
-#include "filter_cache.h"
+#include "chain_run.h"
 
 namespace rnk {
 namespace {
-
-constexpr size_t kTensors = 5;   // of a layer: weight, gamma, beta, running mean and variance
-constexpr size_t kGeometry = 7;  // stride, padding, dilation, groups
-
-struct ChainLayer {
-  const Tensor* tensors;
-  const int64_t* geometry;
-  double eps;
-
-  const Tensor& weight() const { return tensors[0]; }
-
-  // The convolution of an input of that size, if our kernels take it and the batch norm fits.
-  std::optional<ConvShape> shape(const Ints& size) const {
-    const Tensor& w = weight();
-    const int64_t* g = geometry;
-    const bool valid = g[0] > 0 && g[1] > 0 && g[2] >= 0 && g[3] >= 0 && g[4] > 0 && g[5] > 0 &&
-                       g[6] > 0 && eps > 0;
-    if (!valid || !is_float(w) || w.dim() != 4 || w.numel() == 0) return std::nullopt;
-    // One channel or one pixel: channels_last is contiguous too, and the filter decides.
-    if (size[1] == 1 || size[2] * size[3] == 1) return std::nullopt;
-    if (w.size(0) % g[6] != 0 || w.size(1) * g[6] != size[1]) return std::nullopt;
-    for (size_t i = 1; i < kTensors; ++i) {
-      const Tensor& v = tensors[i];
-      if (!is_float(v) || v.dim() != 1 || v.numel() != w.size(0) || !v.is_contiguous())
-        return std::nullopt;
-    }
-    const ConvShape s = conv_shape(size, w, {{g[0], g[1]}, {g[2], g[3]}, {g[4], g[5]}, g[6]});
-    if (s.p < 1 || s.q < 1 || !cpu::conv_fwd_serves(s, DType::kFloat32)) return std::nullopt;
-    return s;
-  }
-
-  static bool is_float(const Tensor& t) {
-    return t.is_cpu() && t.scalar_type() == ScalarType::Float;
-  }
-};
-
-Ints out_size(const ConvShape& s) { return {s.n, s.k, s.p, s.q}; }
-
-int64_t in_floats(const ConvShape& s) { return s.c * s.h * s.w; }  // of an image
-int64_t out_floats(const ConvShape& s) { return s.k * s.p * s.q; }
-
-// A layer that runs: on some of the images at a time, with what is the same for all of them.
-class RunningLayer {
- public:
-  RunningLayer(const ChainLayer& layer, const ConvShape& shape, Act act, double slope,
-               cpu::ParallelFor parallel_for)
-      : vectors_(4 * shape.k), parallel_for_(parallel_for) {
-    float* at = vectors_.data();  // mean, rstd, scale, bias
-    const auto vector = [&](int i) {
-      return VectorIn{device_ptr(layer.tensors[i]), DType::kFloat32};
-    };
-    BnAffineParams affine{};
-    affine.running_mean = vector(3), affine.running_var = vector(4);
-    affine.gamma = vector(1), affine.beta = vector(2);
-    affine.mean = at, affine.rstd = at + shape.k;
-    affine.scale = at + 2 * shape.k, affine.bias = at + 3 * shape.k;
-    affine.channels = shape.k, affine.eps = layer.eps, affine.dtype = DType::kFloat32;
-    launch::bn_affine(affine, parallel_for);
-    params_.w = floats(layer.weight());
-    params_.w_strides = filter_strides(layer.weight());
-    params_.scale = at + 2 * shape.k;
-    params_.bias = at + 3 * shape.k;
-    params_.act = act;
-    params_.slope = static_cast<float>(slope);
-    params_.shape = shape;
-    params_.kernel = cpu::conv_kernel(shape);
-    params_.threads = thread_count();
-    packed_ = kept_filter(layer.weight(), params_, parallel_for);
-    params_.packed = packed_.get();
-  }
-
-  RunningLayer(RunningLayer&&) = default;  // the pointers stay with what they point to
-
-  const ConvShape& shape() const { return params_.shape; }
-
-  void run(const float* x, const float* residual, int64_t images, float* y) {
-    params_.shape.n = images;
-    params_.x = x;
-    params_.residual = residual;
-    params_.y = y;
-    launch::conv_fwd(params_, parallel_for_);
-  }
-
- private:
-  std::vector<float> vectors_;
-  std::shared_ptr<const float> packed_;
-  ConvFwdParams params_{};
-  cpu::ParallelFor parallel_for_;
-};
-
-// All layers on a few images before the next few, so that what lies between the layers stays in the
-// caches: the last layer's output for these images takes 4 MiB, if one image does not take more.
-constexpr int64_t kGroupFloats = int64_t{1} << 20;
-
-class Chain {
- public:
-  Chain(std::vector<RunningLayer> layers, std::optional<RunningLayer> projection, bool adds)
-      : layers_(std::move(layers)), projection_(std::move(projection)), adds_(adds) {
-    for (size_t i = 0; i + 1 < layers_.size(); ++i)
-      between_ = std::max(between_, out_floats(layers_[i].shape()));
-  }
-
-  void run(const float* x, const float* residual, int64_t residual_floats, int64_t images,
-           float* y) {
-    const int64_t in = in_floats(layers_[0].shape()), out = out_floats(layers_.back().shape());
-    const int64_t group = std::clamp<int64_t>(kGroupFloats / out, 1, images);
-    // One after the other in two buffers, and the projection in a third.
-    float* buffers = cpu::scratch(cpu::Scratch::kChain, group * (2 * between_ + out));
-    for (int64_t first = 0; first < images; first += group) {
-      const int64_t count = std::min(group, images - first);
-      const float* skip = adds_ ? residual + first * residual_floats : nullptr;
-      if (projection_) {
-        float* projected = buffers + group * 2 * between_;
-        projection_->run(skip, nullptr, count, projected);
-        skip = projected;
-      }
-      const float* h = x + first * in;
-      for (size_t i = 0; i + 1 < layers_.size(); ++i) {
-        float* next = buffers + i % 2 * group * between_;
-        layers_[i].run(h, nullptr, count, next);
-        h = next;
-      }
-      layers_.back().run(h, skip, count, y + first * out);
-    }
-  }
-
- private:
-  std::vector<RunningLayer> layers_;
-  std::optional<RunningLayer> projection_;
-  const bool adds_;
-  int64_t between_ = 0;  // floats of an image
-};
 
 // What a block adds to its last layer.
 enum class Adds : int64_t { kNothing, kResidual, kProjection };
@@ -158,7 +22,7 @@ struct ChainBlock {
 };
 
 // Blocks as [number of layers, Adds] each.
-std::vector<ChainBlock> blocks_of(const Ints& spec, size_t layers, bool residual) {
+std::vector<ChainBlock> blocks_of(const Ints& spec, size_t layers) {
   std::vector<ChainBlock> blocks;
   size_t first = 0;
   STD_TORCH_CHECK(!spec.empty() && spec.size() % 2 == 0, "blocks: expected 2 numbers a block");
@@ -168,19 +32,53 @@ std::vector<ChainBlock> blocks_of(const Ints& spec, size_t layers, bool residual
     blocks.push_back({first, static_cast<size_t>(count), static_cast<Adds>(adds)});
     first += count + (blocks.back().adds == Adds::kProjection);
   }
-  STD_TORCH_CHECK(first == layers, "chain_inference: expected 5 tensors and 7 numbers a layer");
-  STD_TORCH_CHECK(!residual || blocks[0].adds != Adds::kNothing, "residual: nothing adds it");
+  STD_TORCH_CHECK(first == layers, "keep_chain: expected 5 tensors and 7 numbers a layer");
   return blocks;
 }
 
-// The convolutions of all layers, or nothing if some are not ours or do not fit together.
-std::vector<ConvShape> shapes_of(const std::vector<ChainLayer>& layers,
-                                 const std::vector<ChainBlock>& blocks, Ints size, Ints residual) {
-  std::vector<ConvShape> shapes;
+// Max pooling of what the first block gives.
+struct ChainPool {
+  PoolWindow window;
+  bool ceil_mode;
+
+  // Numbers as max_pool_fwd takes them, or none.
+  static std::optional<ChainPool> of(const Ints& n) {
+    if (n.empty()) return std::nullopt;
+    STD_TORCH_CHECK(n.size() == 9, "pool: expected kernel, stride, padding, dilation, ceil_mode");
+    ChainPool pool{{{n[0], n[1]}, {n[2], n[3]}, {n[4], n[5]}, {n[6], n[7]}}, n[8] != 0};
+    check_window(pool.window);
+    STD_TORCH_CHECK(n[0] <= 255 && n[1] <= 255 && n[0] * n[1] <= 255, "kernel: at most 255 taps");
+    return pool;
+  }
+
+  // Of an input of that size, if it covers a window.
+  std::optional<PoolShape> shape(const Ints& size) const {
+    for (int i = 0; i < 2; ++i) {
+      const int64_t extent = window.dilation[i] * (window.kernel[i] - 1) + 1;
+      if (size[i + 2] + 2 * window.padding[i] < extent) return std::nullopt;
+    }
+    return pool_shape(window, size, pool_out(size[2], window, 0, ceil_mode),
+                      pool_out(size[3], window, 1, ceil_mode), true, DType::kFloat32);
+  }
+};
+
+// The convolutions of all layers and the pooling.
+struct ChainShapes {
+  std::vector<ConvShape> layers;
+  std::optional<PoolShape> pool;
+  Ints out;  // size
+};
+
+// Nothing if some are not ours or do not fit together.
+std::optional<ChainShapes> shapes_of(const std::vector<ChainLayer>& layers,
+                                     const std::vector<ChainBlock>& blocks,
+                                     const std::optional<ChainPool>& pool, Ints size,
+                                     Ints residual) {
+  ChainShapes shapes;
   const auto append = [&](const ChainLayer& layer, Ints& in) {
     const auto shape = layer.shape(in);
     if (!shape) return false;
-    shapes.push_back(*shape);
+    shapes.layers.push_back(*shape);
     in = out_size(*shape);
     return true;
   };
@@ -189,95 +87,123 @@ std::vector<ConvShape> shapes_of(const std::vector<ChainLayer>& layers,
     residual.clear();
     size_t i = block.first;
     for (; i < block.first + block.count; ++i) {
-      if (!append(layers[i], size)) return {};
+      if (!append(layers[i], size)) return std::nullopt;
     }
-    if (block.adds == Adds::kProjection && !append(layers[i], added)) return {};
-    if (block.adds != Adds::kNothing && added != size) return {};
+    if (block.adds == Adds::kProjection && !append(layers[i], added)) return std::nullopt;
+    if (block.adds != Adds::kNothing && added != size) return std::nullopt;
+    if (pool && block.first == 0) {
+      shapes.pool = pool->shape(size);
+      if (!shapes.pool) return std::nullopt;
+      size = {size[0], size[1], shapes.pool->p, shapes.pool->q};
+    }
   }
+  shapes.out = size;
   return shapes;
 }
 
-// Floats of the largest output between two blocks that is kept for all images at once: 32 MiB.
-constexpr int64_t kRowFloats = int64_t{1} << 23;
+// What keep_chain was given. Tensors are read anew at every call.
+struct KeptChain {
+  std::vector<Tensor> tensors;
+  Ints geometry;
+  std::vector<double> eps;
+  std::vector<ChainBlock> blocks;
+  std::optional<ChainPool> pool;
+  Act act;
+  double slope;
 
-// Blocks in order; what lies between them does not leave this thread's memory.
-class Row {
- public:
-  void add(Chain chain, const ConvShape& in, const ConvShape& out) {
-    between_ = std::max(between_, chains_.empty() ? 0 : in_floats(in));
-    chains_.push_back({std::move(chain), in_floats(in), out_floats(out)});
+  std::vector<ChainLayer> layers() const {
+    std::vector<ChainLayer> layers;
+    for (size_t i = 0; i < eps.size(); ++i)
+      layers.push_back({&tensors[i * kTensors], &geometry[i * kGeometry], eps[i]});
+    return layers;
   }
-
-  // residual: of the first block, or null for x.
-  void run(const float* x, const float* residual, int64_t residual_floats, int64_t images,
-           float* y) {
-    const int64_t fitting = std::max<int64_t>(1, kRowFloats / std::max<int64_t>(between_, 1));
-    const int64_t groups = (images + fitting - 1) / fitting;
-    const int64_t most = (images + groups - 1) / groups;
-    float* buffers = cpu::scratch(cpu::Scratch::kRow, 2 * most * between_);
-    for (int64_t first = 0; first < images; first += most) {
-      const int64_t count = std::min(most, images - first);
-      const float* h = x + first * chains_[0].in;
-      const float* skip = residual ? residual + first * residual_floats : h;
-      for (size_t i = 0; i < chains_.size(); ++i) {
-        Link& link = chains_[i];
-        const bool last = i + 1 == chains_.size();
-        float* out = last ? y + first * link.out : buffers + i % 2 * most * between_;
-        link.chain.run(h, skip, i == 0 && residual ? residual_floats : link.in, count, out);
-        h = skip = out;
-      }
-    }
-  }
-
- private:
-  struct Link {
-    Chain chain;
-    int64_t in, out;  // floats of an image
-  };
-  std::vector<Link> chains_;
-  int64_t between_ = 0;
 };
 
-// residual: what the first block adds, if that is not x.
-OptionalTensor chain_inference(const Tensor& x, const OptionalTensor& residual,
-                               const std::vector<Tensor>& tensors, const Ints& geometry,
-                               const std::vector<double>& eps, const Ints& blocks_spec, int64_t act,
-                               double slope) {
+std::mutex mutex;
+// Never destroyed: when the process ends, what tensors need may be gone before.
+auto& chains = *new std::unordered_map<int64_t, std::shared_ptr<const KeptChain>>;
+int64_t last_chain = 0;
+
+int64_t keep_chain(const std::vector<Tensor>& tensors, const Ints& geometry,
+                   const std::vector<double>& eps, const Ints& blocks, const Ints& pool,
+                   int64_t act, double slope) {
   const size_t count = eps.size();
   STD_TORCH_CHECK(tensors.size() == count * kTensors && geometry.size() == count * kGeometry,
-                  "chain_inference: expected 5 tensors and 7 numbers a layer");
-  const std::vector<ChainBlock> blocks = blocks_of(blocks_spec, count, residual.has_value());
+                  "keep_chain: expected 5 tensors and 7 numbers a layer");
+  const auto chain = std::make_shared<const KeptChain>(KeptChain{
+      tensors, geometry, eps, blocks_of(blocks, count), ChainPool::of(pool), act_of(act), slope});
+  STD_TORCH_CHECK(!chain->pool || chain->blocks[0].adds != Adds::kProjection,
+                  "pool: not behind a projection");
+  const std::lock_guard<std::mutex> lock(mutex);
+  chains.emplace(++last_chain, chain);
+  return last_chain;
+}
+
+void drop_chain(int64_t chain) {
+  std::shared_ptr<const KeptChain> dropped;  // its tensors die without the lock
+  const std::lock_guard<std::mutex> lock(mutex);
+  const auto found = chains.find(chain);
+  if (found == chains.end()) return;
+  dropped = std::move(found->second);
+  chains.erase(found);
+}
+
+std::shared_ptr<const KeptChain> kept_chain(int64_t chain) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  const auto found = chains.find(chain);
+  STD_TORCH_CHECK(found != chains.end(), "chain_inference: no such chain");
+  return found->second;
+}
+
+// The layers, ready to run. Filters and statistics are in nobody's cache: each thread reads some.
+std::vector<RunningLayer> running_layers(const KeptChain& chain,
+                                         const std::vector<ChainLayer>& layers,
+                                         const std::vector<ConvShape>& shapes,
+                                         cpu::ParallelFor parallel_for) {
+  std::vector<Act> acts(layers.size(), chain.act);
+  for (const ChainBlock& block : chain.blocks) {
+    if (block.adds == Adds::kProjection) acts[block.first + block.count] = Act::kIdentity;
+  }
+  std::vector<std::optional<RunningLayer>> made(layers.size());
+  cpu::parallel_tasks(parallel_for, static_cast<int64_t>(made.size()), [&](int64_t i, int64_t) {
+    made[i].emplace(layers[i], shapes[i], acts[i], chain.slope, parallel_for);
+  });
+  std::vector<RunningLayer> running;
+  for (auto& layer : made) running.push_back(std::move(*layer));
+  return running;
+}
+
+// residual: what the first block adds, if that is not x.
+OptionalTensor chain_inference(int64_t kept, const Tensor& x, const OptionalTensor& residual) {
+  const std::shared_ptr<const KeptChain> chain = kept_chain(kept);
+  const std::vector<ChainBlock>& blocks = chain->blocks;
+  STD_TORCH_CHECK(!residual.has_value() || blocks[0].adds != Adds::kNothing,
+                  "residual: nothing adds it");
   const auto own = [](const Tensor& t) {
     return ChainLayer::is_float(t) && t.dim() == 4 && t.numel() > 0 && is_channels_last(t);
   };
   if (!own(x) || (residual.has_value() && !own(*residual))) return std::nullopt;
-  std::vector<ChainLayer> layers;
-  for (size_t i = 0; i < count; ++i)
-    layers.push_back({&tensors[i * kTensors], &geometry[i * kGeometry], eps[i]});
+  const std::vector<ChainLayer> layers = chain->layers();
   const Ints added = residual.has_value() ? sizes_of(*residual) : Ints{};
-  const std::vector<ConvShape> shapes = shapes_of(layers, blocks, sizes_of(x), added);
-  if (shapes.empty()) return std::nullopt;
+  const auto shapes = shapes_of(layers, blocks, chain->pool, sizes_of(x), added);
+  if (!shapes) return std::nullopt;
 
   const DeviceScope scope(x);
-  const Act f = act_of(act);
-  const auto running = [&](size_t i, Act a) {
-    return RunningLayer(layers[i], shapes[i], a, slope, scope.context());
-  };
+  std::vector<RunningLayer> running =
+      running_layers(*chain, layers, shapes->layers, scope.context());
   Row row;
   for (const ChainBlock& block : blocks) {
-    const size_t last = block.first + block.count - 1;
-    std::vector<RunningLayer> main;
-    main.reserve(block.count);
-    for (size_t i = block.first; i <= last; ++i) main.push_back(running(i, f));
+    const auto first = std::make_move_iterator(running.begin() + block.first);
+    const size_t end = block.first + block.count;
     std::optional<RunningLayer> projection;
-    if (block.adds == Adds::kProjection) projection.emplace(running(last + 1, Act::kIdentity));
-    row.add(Chain(std::move(main), std::move(projection), block.adds != Adds::kNothing),
-            shapes[block.first], shapes[last]);
+    if (block.adds == Adds::kProjection) projection.emplace(std::move(running[end]));
+    row.add(Chain({first, first + block.count}, std::move(projection),
+                  block.adds != Adds::kNothing, block.first == 0 ? shapes->pool : std::nullopt));
   }
-  const ConvShape& end = shapes[blocks.back().first + blocks.back().count - 1];
-  const Tensor y = empty_in(x, out_size(end), MemoryFormat::ChannelsLast);
+  const Tensor y = empty_in(x, shapes->out, MemoryFormat::ChannelsLast);
   const int64_t added_floats = added.empty() ? 0 : added[1] * added[2] * added[3];
-  row.run(floats(x), floats(residual), added_floats, end.n, static_cast<float*>(device_ptr(y)));
+  row.run(floats(x), floats(residual), added_floats, x.size(0),
+          static_cast<float*>(device_ptr(y)));
   return y;
 }
 
@@ -285,3 +211,8 @@ OptionalTensor chain_inference(const Tensor& x, const OptionalTensor& residual,
 }  // namespace rnk
 
 RNK_REGISTER(chain_inference)
+
+STABLE_TORCH_LIBRARY_IMPL(resnet_kernels, CompositeExplicitAutograd, m) {
+  m.impl("keep_chain", TORCH_BOX(&rnk::keep_chain));
+  m.impl("drop_chain", TORCH_BOX(&rnk::drop_chain));
+}

@@ -106,29 +106,40 @@ Ints packed_filters() {
   return counts;
 }
 
+// That the filter takes packed; 0 if it may not be kept.
+int64_t kept_floats(const ConvFwdParams& params) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  const auto found = filters.find(params.w);
+  if (found == filters.end()) return 0;
+  Kept& kept = found->second;
+  if (std::memcmp(&kept.shape, &params.shape, sizeof kept.shape) != 0 ||
+      kept.kernel != params.kernel) {
+    kept.shape = params.shape;
+    kept.kernel = params.kernel;
+    kept.floats = cpu::conv_fwd_packed_floats(params);
+  }
+  return kept.floats;
+}
+
 }  // namespace
 
 std::shared_ptr<const float> kept_filter(const Tensor& w, const ConvFwdParams& params,
                                          cpu::ParallelFor parallel_for) {
+  const ConvShape& s = params.shape;
+  if (w.numel() == 0 || s.n * s.p * s.q == 0) return nullptr;
+  const int64_t floats = kept_floats(params);
+  if (floats == 0 || ask<bool>("aten::is_inference", w)) return nullptr;
+  const FilterState state = state_of(w, params, floats);
   const std::lock_guard<std::mutex> lock(mutex);
   const auto found = filters.find(params.w);
-  if (found == filters.end() || w.numel() == 0) return nullptr;
-  const ConvShape& s = params.shape;
-  if (s.n * s.p * s.q == 0 || ask<bool>("aten::is_inference", w)) return nullptr;
+  if (found == filters.end()) return nullptr;
   Kept& kept = found->second;
-  if (std::memcmp(&kept.shape, &s, sizeof s) != 0 || kept.kernel != params.kernel) {
-    kept.shape = s;
-    kept.kernel = params.kernel;
-    kept.floats = cpu::conv_fwd_packed_floats(params);
-  }
-  if (kept.floats == 0) return nullptr;
-  const FilterState state = state_of(w, params, kept.floats);
   if (!(state == kept.state)) {
     kept.state = state;
     kept.packed.reset();
     return nullptr;
   }
-  if (!kept.packed) kept.packed = packed_filter(params, kept.floats, parallel_for);
+  if (!kept.packed) kept.packed = packed_filter(params, floats, parallel_for);
   ++served;
   return kept.packed;
 }

@@ -1,0 +1,213 @@
+// The parts of chain_inference that run: layers, chains of them, rows of chains.
+#pragma once
+
+#include <algorithm>
+
+#include "../../cpu/bn_affine.h"
+#include "../../cpu/conv_fwd.h"
+#include "../../cpu/conv_serves.h"
+#include "../../cpu/max_pool_fwd.h"
+#include "../../cpu/scratch.h"
+#include "../backend.h"
+#include "../pool_shape.h"
+#include "conv_own.h"
+#include "filter_cache.h"
+
+namespace rnk {
+
+constexpr size_t kTensors = 5;   // of a layer: weight, gamma, beta, running mean and variance
+constexpr size_t kGeometry = 7;  // stride, padding, dilation, groups
+
+struct ChainLayer {
+  const Tensor* tensors;
+  const int64_t* geometry;
+  double eps;
+
+  const Tensor& weight() const { return tensors[0]; }
+
+  // The convolution of an input of that size, if our kernels take it and the batch norm fits.
+  std::optional<ConvShape> shape(const Ints& size) const {
+    const Tensor& w = weight();
+    const int64_t* g = geometry;
+    const bool valid = g[0] > 0 && g[1] > 0 && g[2] >= 0 && g[3] >= 0 && g[4] > 0 && g[5] > 0 &&
+                       g[6] > 0 && eps > 0;
+    if (!valid || !is_float(w) || w.dim() != 4 || w.numel() == 0) return std::nullopt;
+    // One channel or one pixel: channels_last is contiguous too, and the filter decides.
+    if (size[1] == 1 || size[2] * size[3] == 1) return std::nullopt;
+    if (w.size(0) % g[6] != 0 || w.size(1) * g[6] != size[1]) return std::nullopt;
+    for (size_t i = 1; i < kTensors; ++i) {
+      const Tensor& v = tensors[i];
+      if (!is_float(v) || v.dim() != 1 || v.numel() != w.size(0) || !v.is_contiguous())
+        return std::nullopt;
+    }
+    const ConvShape s = conv_shape(size, w, {{g[0], g[1]}, {g[2], g[3]}, {g[4], g[5]}, g[6]});
+    if (s.p < 1 || s.q < 1 || !cpu::conv_fwd_serves(s, DType::kFloat32)) return std::nullopt;
+    return s;
+  }
+
+  static bool is_float(const Tensor& t) {
+    return t.is_cpu() && t.scalar_type() == ScalarType::Float;
+  }
+};
+
+inline Ints out_size(const ConvShape& s) { return {s.n, s.k, s.p, s.q}; }
+
+inline int64_t in_floats(const ConvShape& s) { return s.c * s.h * s.w; }  // of an image
+inline int64_t out_floats(const ConvShape& s) { return s.k * s.p * s.q; }
+
+// A layer that runs: on some of the images at a time, with what is the same for all of them.
+class RunningLayer {
+ public:
+  RunningLayer(const ChainLayer& layer, const ConvShape& shape, Act act, double slope,
+               cpu::ParallelFor parallel_for)
+      : vectors_(4 * shape.k), parallel_for_(parallel_for) {
+    float* at = vectors_.data();  // mean, rstd, scale, bias
+    const auto vector = [&](int i) {
+      return VectorIn{device_ptr(layer.tensors[i]), DType::kFloat32};
+    };
+    BnAffineParams affine{};
+    affine.running_mean = vector(3), affine.running_var = vector(4);
+    affine.gamma = vector(1), affine.beta = vector(2);
+    affine.mean = at, affine.rstd = at + shape.k;
+    affine.scale = at + 2 * shape.k, affine.bias = at + 3 * shape.k;
+    affine.channels = shape.k, affine.eps = layer.eps, affine.dtype = DType::kFloat32;
+    launch::bn_affine(affine, parallel_for);
+    params_.w = floats(layer.weight());
+    params_.w_strides = filter_strides(layer.weight());
+    params_.scale = at + 2 * shape.k;
+    params_.bias = at + 3 * shape.k;
+    params_.act = act;
+    params_.slope = static_cast<float>(slope);
+    params_.shape = shape;
+    params_.kernel = cpu::conv_kernel(shape);
+    params_.threads = thread_count();
+    packed_ = kept_filter(layer.weight(), params_, parallel_for);
+    params_.packed = packed_.get();
+  }
+
+  RunningLayer(RunningLayer&&) = default;  // the pointers stay with what they point to
+
+  const ConvShape& shape() const { return params_.shape; }
+  cpu::ParallelFor parallel_for() const { return parallel_for_; }
+
+  void run(const float* x, const float* residual, int64_t images, float* y) {
+    params_.shape.n = images;
+    params_.x = x;
+    params_.residual = residual;
+    params_.y = y;
+    launch::conv_fwd(params_, parallel_for_);
+  }
+
+ private:
+  std::vector<float> vectors_;
+  std::shared_ptr<const float> packed_;
+  ConvFwdParams params_{};
+  cpu::ParallelFor parallel_for_;
+};
+
+// All layers on a few images before the next few, so that what lies between the layers stays in the
+// caches: the last layer's output for these images takes 4 MiB, if one image does not take more.
+constexpr int64_t kGroupFloats = int64_t{1} << 20;
+
+class Chain {
+ public:
+  // pool: of what the last layer gives.
+  Chain(std::vector<RunningLayer> layers, std::optional<RunningLayer> projection, bool adds,
+        std::optional<PoolShape> pool)
+      : layers_(std::move(layers)),
+        projection_(std::move(projection)),
+        adds_(adds),
+        pool_(std::move(pool)) {
+    for (size_t i = 0; i + 1 < layers_.size(); ++i)
+      between_ = std::max(between_, out_floats(layers_[i].shape()));
+  }
+
+  // Of an image.
+  int64_t in() const { return in_floats(layers_[0].shape()); }
+  int64_t out() const { return pool_ ? pool_->c * pool_->p * pool_->q : last_out(); }
+
+  void run(const float* x, const float* residual, int64_t residual_floats, int64_t images,
+           float* y) {
+    const int64_t group = std::clamp<int64_t>(kGroupFloats / last_out(), 1, images);
+    // One after the other in two buffers; the projection, or what is pooled, in a third; then the
+    // pooling's bytes of places, which nobody reads.
+    const int64_t places = pool_ ? out() : 0;
+    float* buffers =
+        cpu::scratch(cpu::Scratch::kChain, group * (2 * between_ + last_out() + places));
+    float* third = buffers + group * 2 * between_;
+    for (int64_t first = 0; first < images; first += group) {
+      const int64_t count = std::min(group, images - first);
+      const float* skip = adds_ ? residual + first * residual_floats : nullptr;
+      if (projection_) {
+        projection_->run(skip, nullptr, count, third);
+        skip = third;
+      }
+      const float* h = x + first * in();
+      for (size_t i = 0; i + 1 < layers_.size(); ++i) {
+        float* next = buffers + i % 2 * group * between_;
+        layers_[i].run(h, nullptr, count, next);
+        h = next;
+      }
+      layers_.back().run(h, skip, count, pool_ ? third : y + first * out());
+      if (pool_) run_pool(third, count, y + first * out(), third + group * last_out());
+    }
+  }
+
+ private:
+  int64_t last_out() const { return out_floats(layers_.back().shape()); }
+
+  void run_pool(const float* x, int64_t images, float* z, float* places) const {
+    MaxPoolFwdParams params{};
+    params.x = x;
+    params.z = z;
+    params.indices = reinterpret_cast<uint8_t*>(places);
+    params.shape = *pool_;
+    params.shape.n = images;
+    launch::max_pool_fwd(params, layers_[0].parallel_for());
+  }
+
+  std::vector<RunningLayer> layers_;
+  std::optional<RunningLayer> projection_;
+  const bool adds_;
+  const std::optional<PoolShape> pool_;  // without a projection
+  int64_t between_ = 0;                  // floats of an image
+};
+
+// Floats of the largest output between two blocks that is kept for all images at once: 32 MiB.
+constexpr int64_t kRowFloats = int64_t{1} << 23;
+
+// Blocks in order; what lies between them does not leave this thread's memory.
+class Row {
+ public:
+  void add(Chain chain) {
+    between_ = std::max(between_, chains_.empty() ? 0 : chain.in());
+    chains_.push_back(std::move(chain));
+  }
+
+  // residual: of the first block, or null for x.
+  void run(const float* x, const float* residual, int64_t residual_floats, int64_t images,
+           float* y) {
+    const int64_t fitting = std::max<int64_t>(1, kRowFloats / std::max<int64_t>(between_, 1));
+    const int64_t groups = (images + fitting - 1) / fitting;
+    const int64_t most = (images + groups - 1) / groups;
+    float* buffers = cpu::scratch(cpu::Scratch::kRow, 2 * most * between_);
+    for (int64_t first = 0; first < images; first += most) {
+      const int64_t count = std::min(most, images - first);
+      const float* h = x + first * chains_[0].in();
+      const float* skip = residual ? residual + first * residual_floats : h;
+      for (size_t i = 0; i < chains_.size(); ++i) {
+        Chain& chain = chains_[i];
+        const bool last = i + 1 == chains_.size();
+        float* out = last ? y + first * chain.out() : buffers + i % 2 * most * between_;
+        chain.run(h, skip, i == 0 && residual ? residual_floats : chain.in(), count, out);
+        h = skip = out;
+      }
+    }
+  }
+
+ private:
+  std::vector<Chain> chains_;
+  int64_t between_ = 0;
+};
+
+}  // namespace rnk
