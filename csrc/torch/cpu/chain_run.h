@@ -122,6 +122,10 @@ class Chain {
       between_ = std::max(between_, out_floats(layers_[i].shape()));
   }
 
+  // Whether what it gives may take the place of what it gets and adds: an element is read where it
+  // is written, and what the first layer reads of other elements is used up when the last one runs.
+  bool in_place() const { return adds_ && !projection_ && !pool_ && layers_.size() > 1; }
+
   // Of an image.
   int64_t in() const { return in_floats(layers_[0].shape()); }
   int64_t out() const { return pool_ ? pool_->c * pool_->p * pool_->q : last_out(); }
@@ -195,12 +199,15 @@ class Row {
       const int64_t count = std::min(most, images - first);
       const float* h = x + first * chains_[0].in();
       const float* skip = residual ? residual + first * residual_floats : h;
+      float* kept = nullptr;  // h, where that is ours
       for (size_t i = 0; i < chains_.size(); ++i) {
         Chain& chain = chains_[i];
-        const bool last = i + 1 == chains_.size();
-        float* out = last ? y + first * chain.out() : buffers + i % 2 * most * between_;
+        float* out = kept && chain.in_place() ? kept
+                     : kept == buffers        ? buffers + most * between_
+                                              : buffers;
+        if (i + 1 == chains_.size()) out = y + first * chain.out();
         chain.run(h, skip, i == 0 && residual ? residual_floats : chain.in(), count, out);
-        h = skip = out;
+        h = skip = kept = out;
       }
     }
   }
