@@ -251,22 +251,31 @@ class RowsConvolution {
   void multiply_columns(const float* a, const FilterPanel& at, const FilterPanel* next) const {
     const JobPlan& job = *at.job;
     const float* b = p_.packed ? packed_panel(p_.packed, at) : packed_panel_of(at);
-    Ahead ahead =
-        p_.packed && next ? Ahead(packed_panel(p_.packed, *next), next->job->depth) : Ahead(b, 0);
     float* c = scratch(Scratch::kOutput, job.block_rows * kTileCols);
     const int64_t stride = job.rows * kChunk;
-    const int64_t last =
-        (std::max<int64_t>(job.depth, 1) - 1) / plan_.depth_block * plan_.depth_block;
     for (int64_t block = 0; block < job.blocks; ++block) {
       const Block rows = rows_of(job, block);
       const float* from = a + rows.begin * kChunk;
-      for (int64_t depth = 0; depth < last; depth += plan_.depth_block) {
-        multiply(from + depth * job.rows, stride, rows.count, b + depth * kTileCols,
-                 plan_.depth_block, c, depth > 0, ahead);
+      for (int64_t depth = 0; depth == 0 || depth < job.depth; depth += plan_.depth_block) {
+        const int64_t count = std::min(plan_.depth_block, job.depth - depth);
+        const float* part = b + depth * kTileCols;
+        if (depth + count < job.depth) {
+          // Only as far ahead: all of the next panel would push out the rows.
+          Ahead ahead(part + count * kTileCols,
+                      p_.packed ? std::min(count, job.depth - depth - count) : 0);
+          multiply(from + depth * job.rows, stride, rows.count, part, count, c, depth > 0, ahead);
+        } else {
+          Ahead ahead = block + 1 == job.blocks ? begin_of(next) : Ahead(b, 0);
+          finish(at, rows, from + depth * job.rows, stride, part, count, c, depth > 0, ahead);
+        }
       }
-      finish(at, rows, from + last * job.rows, stride, b + last * kTileCols, job.depth - last, c,
-             last > 0, ahead);
     }
+  }
+
+  // What the panel that comes next begins with, where it is packed already.
+  Ahead begin_of(const FilterPanel* next) const {
+    if (!p_.packed || !next) return Ahead(nullptr, 0);
+    return Ahead(packed_panel(p_.packed, *next), std::min(plan_.depth_block, next->job->depth));
   }
 
   // Columns [depth, depth + count) of the rows; `to` is where the first of them goes.

@@ -15,7 +15,7 @@ from operator import is_
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..ops import library
 from ..ops.layers import act_spec
@@ -35,6 +35,11 @@ _HAS_KERNELS = library.has_native_kernel("conv_fwd", "cpu")
 
 def serves(x: Any) -> bool:
     """Whether the call may go by chain_inference, as far as what surrounds it tells."""
+    return _is_direct(x)
+
+
+def _is_direct(x: Any) -> bool:
+    """Whether x is a CPU tensor, and nothing derives, traces or transforms what is done with it."""
     return (
         _HAS_KERNELS
         and not torch.is_grad_enabled()
@@ -214,3 +219,13 @@ def row(
             return None
         made.insert(0, (((conv, bn),), None, _NOTHING))
     return _run(x, None, made, pool, act, slope)
+
+
+def linear(x: Tensor, layer: Any) -> Tensor | None:
+    """x [N, C] by nn.Linear, whose weight is kept packed. None: not served."""
+    weight, bias = layer._parameters.get("weight"), layer._parameters.get("bias")
+    if not _is_direct(x) or type(weight) is not nn.Parameter:
+        return None
+    if not (bias is None or type(bias) in PLAIN):
+        return None
+    return _OPS.linear_inference(x, inference_filter(_OPS, weight), bias)

@@ -41,6 +41,11 @@ def is_layer(module: nn.Module) -> bool:
     return isinstance(module, layers) or (in_file and not isinstance(module, nn.MultiheadAttention))
 
 
+def is_linear(module: nn.Module | None) -> bool:
+    """Whether it is a plain nn.Linear, which inference may run by a packed weight."""
+    return type(module) is nn.Linear and not hooked(module)
+
+
 _CLASSES: dict[type, str] = {
     nn.Conv2d: "conv",
     nn.BatchNorm2d: "bn",

@@ -17,7 +17,7 @@ from torch import fx, nn
 
 from . import runtime
 from .hazards import is_immutable
-from .kinds import NORM_ONLY, Graph, hooked, kind_of_class, original_class
+from .kinds import NORM_ONLY, Graph, hooked, is_linear, kind_of_class, original_class
 from .match import (
     Group,
     children_behind_stems,
@@ -249,6 +249,8 @@ class _Run:
             # What a BatchNormAct2d does in front of its activation.
             norm = self.source.constant(nn.BatchNorm2d.forward)
             value = f"{norm}({_fetch('self', str(node.target))}, {args[0]})"
+        elif is_linear(self.graph.leaf(node)) and len(args) == 1 and not kwargs:
+            value = f"{self._runtime('linear')}({args[0]}, {self._module(node)})"
         elif node.op == "call_module":
             value = f"{_fetch('self', str(node.target))}({', '.join(args + kwargs)})"
         elif node.op == "call_method":

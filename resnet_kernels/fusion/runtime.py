@@ -261,5 +261,12 @@ def avg_pool(x: Tensor, pool: Any) -> Tensor | None:
     )
 
 
+def linear(x: Tensor, layer: Any) -> Tensor:
+    """layer(x) with nn.Linear"""
+    z = inference.linear(x, layer)
+    result: Tensor = layer(x) if z is None else z
+    return result
+
+
 def _pool_args(pool: Any) -> Any:
     return max_pool_args(pool.kernel_size, pool.stride, pool.padding, 1, False)

@@ -15,13 +15,13 @@ namespace rnk {
 namespace {
 
 // Places that are looked at, spread over all dimensions, and channels at each. Nothing else reads
-// these pages, so that a place takes a microsecond or two.
+// these pages, so that a place takes a microsecond or two unless several are fetched at once.
 constexpr int64_t kPlaces = 16, kRun = 16;
 
-// All that the packed form depends on.
+// All that the packed form depends on. Dimensions that a weight has not are of size 1.
 struct FilterState {
   int64_t version = -1;
-  int64_t sizes[4] = {}, strides[4] = {}, groups = 0, floats = 0;
+  int64_t sizes[4] = {1, 1, 1, 1}, strides[4] = {}, groups = 0, floats = 0;
   ConvKernel kernel{};
   uint32_t sample[kPlaces][kRun] = {};
 
@@ -57,8 +57,9 @@ FilterState state_of(const Tensor& w, const ConvFwdParams& p, int64_t floats) {
   state.groups = p.shape.groups;
   state.floats = floats;
   state.kernel = p.kernel;
-  for (int d = 0; d < 4; ++d) state.sizes[d] = w.size(d), state.strides[d] = w.stride(d);
+  for (int d = 0; d < w.dim(); ++d) state.sizes[d] = w.size(d), state.strides[d] = w.stride(d);
   const int64_t numel = w.numel(), channels = state.sizes[1], run = std::min(kRun, channels);
+  const float* places[kPlaces];
   for (int64_t i = 0; i < kPlaces; ++i) {
     // The step is rarely a multiple of one dimension's size.
     int64_t index = i * (numel - 1) / (kPlaces - 1), at[4];
@@ -67,10 +68,14 @@ FilterState state_of(const Tensor& w, const ConvFwdParams& p, int64_t floats) {
       index /= state.sizes[d];
     }
     at[1] = std::min(at[1] / kRun * kRun, channels - run);
-    const float* from = p.w;
-    for (int d = 0; d < 4; ++d) from += at[d] * state.strides[d];
+    places[i] = p.w;
+    for (int d = 0; d < 4; ++d) places[i] += at[d] * state.strides[d];
+    __builtin_prefetch(places[i]);
+    __builtin_prefetch(places[i] + (run - 1) * state.strides[1]);
+  }
+  for (int64_t i = 0; i < kPlaces; ++i) {
     for (int64_t c = 0; c < run; ++c) {
-      std::memcpy(&state.sample[i][c], from + c * state.strides[1], sizeof(float));
+      std::memcpy(&state.sample[i][c], places[i] + c * state.strides[1], sizeof(float));
     }
   }
   return state;
@@ -107,7 +112,9 @@ Ints packed_filters() {
 }
 
 // That the filter takes packed; 0 if it may not be kept.
-int64_t kept_floats(const ConvFwdParams& params) {
+int64_t kept_floats(const Tensor& w, const ConvFwdParams& params) {
+  const ConvShape& s = params.shape;
+  if (w.numel() == 0 || s.n * s.p * s.q == 0 || ask<bool>("aten::is_inference", w)) return 0;
   const std::lock_guard<std::mutex> lock(mutex);
   const auto found = filters.find(params.w);
   if (found == filters.end()) return 0;
@@ -123,12 +130,14 @@ int64_t kept_floats(const ConvFwdParams& params) {
 
 }  // namespace
 
+bool may_keep_filter(const Tensor& w, const ConvFwdParams& params) {
+  return kept_floats(w, params) > 0;
+}
+
 std::shared_ptr<const float> kept_filter(const Tensor& w, const ConvFwdParams& params,
                                          cpu::ParallelFor parallel_for) {
-  const ConvShape& s = params.shape;
-  if (w.numel() == 0 || s.n * s.p * s.q == 0) return nullptr;
-  const int64_t floats = kept_floats(params);
-  if (floats == 0 || ask<bool>("aten::is_inference", w)) return nullptr;
+  const int64_t floats = kept_floats(w, params);
+  if (floats == 0) return nullptr;
   const FilterState state = state_of(w, params, floats);
   const std::lock_guard<std::mutex> lock(mutex);
   const auto found = filters.find(params.w);

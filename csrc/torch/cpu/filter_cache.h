@@ -8,8 +8,10 @@
 
 namespace rnk {
 
-// params.w packed for conv_fwd, if it may be kept and has been met unchanged; else null. w is the
-// tensor that params.w belongs to.
+// Whether w, the tensor that params.w belongs to, may be kept packed at all.
+bool may_keep_filter(const Tensor& w, const ConvFwdParams& params);
+
+// params.w packed for conv_fwd, if it may be kept and has been met unchanged; else null.
 std::shared_ptr<const float> kept_filter(const Tensor& w, const ConvFwdParams& params,
                                          cpu::ParallelFor parallel_for);
 
