@@ -1,4 +1,5 @@
-"""What the device can do, measured in the same run: a copy for DRAM, a matrix product for maths.
+"""What the device can do, measured in the same run: a copy for DRAM, a matrix product for maths,
+on a CPU multiply-adds in registers as well.
 
 Percentages are of these; the datasheet's figures stand beside them where the device is known.
 """
@@ -14,6 +15,7 @@ import torch
 from resnet_kernels.bench import report
 from resnet_kernels.bench.timing import time_once
 from resnet_kernels.bench.workload import precision
+from resnet_kernels.ops import library
 
 from .cases import DTYPES
 from .datasheet import datasheet
@@ -26,15 +28,20 @@ _ENOUGH_SECONDS = 1.0
 # Beyond the caches, and short enough to run between two disturbances of a machine with other work.
 _COPY_BYTES = {"cpu": 1 << 26, "cuda": 1 << 30}
 _ROWS = {"cpu": 1024, "cuda": 8192}
+_FMA_ROUNDS = 1 << 20  # milliseconds
 # On a GPU long enough for the CPU to launch the measured call meanwhile: 0.1 ms on an H100.
 _LEAST_FLUSH = {"cpu": 1 << 20, "cuda": 1 << 28}
 
 
 class Peaks(NamedTuple):
-    """Measured GB/s and TFLOP/s (a multiply-add counts as two), and the datasheet's if known."""
+    """Measured GB/s and TFLOP/s (a multiply-add counts as two), and the datasheet's if known.
+
+    fma_tflop_s: of fp32 multiply-adds in registers, where our CPU kernels are.
+    """
 
     gb_s: float
     tflop_s: float
+    fma_tflop_s: float | None
     sheet_gb_s: float | None
     sheet_tflop_s: float | None
 
@@ -42,6 +49,7 @@ class Peaks(NamedTuple):
         return {
             "peak_gb_s": f"{self.gb_s:.1f}",
             "peak_tflop_s": f"{self.tflop_s:.4f}",
+            "peak_fma_tflop_s": "" if self.fma_tflop_s is None else f"{self.fma_tflop_s:.4f}",
             "datasheet_gb_s": "" if self.sheet_gb_s is None else self.sheet_gb_s,
             "datasheet_tflop_s": "" if self.sheet_tflop_s is None else self.sheet_tflop_s,
         }
@@ -76,6 +84,15 @@ def _copy_gb_s(device: torch.device) -> float:
     return 2 * size / _best_ms(lambda: target.copy_(source), device) / 1e6
 
 
+def _fma_tflop_s(device: torch.device) -> float | None:
+    if device.type != "cpu" or not library.has_native_kernel("fma_peak", "cpu"):
+        return None
+    like = torch.empty(1)
+    operations = torch.ops.resnet_kernels.fma_peak(like, _FMA_ROUNDS)
+    ms = _best_ms(lambda: torch.ops.resnet_kernels.fma_peak(like, _FMA_ROUNDS), device)
+    return operations / ms / 1e9
+
+
 def measure(device: torch.device, dtype: str) -> Peaks:
     """dtype: fp32, tf32, fp16 or bf16 (the copy does not depend on it)."""
     kind = device.type
@@ -88,6 +105,7 @@ def measure(device: torch.device, dtype: str) -> Peaks:
     return Peaks(
         gb_s,
         2 * rows**3 / multiplied / 1e9,
+        _fma_tflop_s(device),
         sheet.gb_s if sheet else None,
         sheet.tflop_s(dtype) if sheet else None,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -187,7 +188,7 @@ def test_rows(what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         assert float(row["p20_ms"]) <= float(row["p50_ms"]) <= float(row["p80_ms"])
         assert float(row["images_per_second"]) == pytest.approx(4e3 / float(row["p50_ms"]), rel=0.1)
         assert bool(row["saved_mb"]) == (what == "step")
-        assert row["torch"] == torch.__version__
+        assert (row["torch"], row["engine_version"]) == (torch.__version__, "")
     assert min(float(r["time_ratio"]) for r in rows[:3] if r["provider"] != "fused") == 1
     output = capsys.readouterr().out
     assert "fused / best eager" in output and "fused / best of all" in output
@@ -204,6 +205,13 @@ def test_engines_run_the_stock_network(engine: str) -> None:
         expected = stock(work.images)
     found = torch.as_tensor(engines.prepare(engine, stock, work.images)())
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("engine", engines.installed())
+def test_rows_of_an_engine_name_its_version(engine: str) -> None:
+    found = [step.Measurement(name, quantiles([1.0]), None, None) for name in (engine, "eager")]
+    versions = [row["engine_version"] for row in step.rows_of(CASE, found)]
+    assert versions == [metadata.version(engine), ""]
 
 
 def test_compile_with_freezing_runs_the_stock_network() -> None:

@@ -157,6 +157,7 @@ def test_rows_of_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         assert float(row["dram_percent"]) == pytest.approx(percent, abs=0.1)
         assert (row["cache"], row["graph"], row["torch"]) == ("cold", "no", torch.__version__)
         assert (row["math_percent"] == "") == (row["op"] == "max_pool_bwd")
+        assert float(row["peak_fma_tflop_s"]) > 0
     printed = capsys.readouterr().out
     assert f"appended {len(rows)} rows" in printed
     assert "not measured (a CPU has no tf32): cpu tf32" in printed
@@ -226,6 +227,9 @@ def test_flush_is_larger_than_the_caches_and_peaks_are_positive(
     assert peaks.gb_s > 0
     assert peaks.tflop_s > 0
     assert peaks.sheet_gb_s is None
+    assert peaks.fma_tflop_s is not None and peaks.fma_tflop_s > 0
+    monkeypatch.setattr(roofline.library, "has_native_kernel", lambda name, device_type: False)
+    assert roofline.measure(CPU, "fp32").columns()["peak_fma_tflop_s"] == ""
 
 
 def test_a_call_that_needs_memory_is_seen() -> None:

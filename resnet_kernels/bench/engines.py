@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -52,6 +53,11 @@ ENGINES = {"onnxruntime": onnxruntime, "openvino": openvino}
 def installed() -> list[str]:
     """The engines that can be imported here."""
     return [name for name in ENGINES if find_spec(name)]
+
+
+def version(name: str) -> str:
+    """Of an engine, without its build; "" for a provider within PyTorch."""
+    return import_module(name).__version__.partition("-")[0] if name in ENGINES else ""
 
 
 def prepare(name: str, model: nn.Module, images: Tensor) -> Call:

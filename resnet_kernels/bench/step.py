@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from . import gate, memory, report
+from . import engines, gate, memory, report
 from .timing import Timing, interleave
 from .workload import EAGER, Case, Workload
 
@@ -79,6 +79,7 @@ def rows_of(case: Case, found: Sequence[Measurement]) -> list[Row]:
                 "size": case.size,
                 "dtype": case.dtype,
                 "provider": m.provider,
+                "engine_version": engines.version(m.provider),
                 "reps": m.timing.reps,
                 "p20_ms": f"{m.timing.p20:.2f}",
                 "p50_ms": f"{m.timing.p50:.2f}",

@@ -41,8 +41,8 @@ _triton_fills: set[str] = set()
 # The order of conv_fallback_calls in csrc/torch/conv_aten.cpp.
 _COMPILED_FALLBACKS = ("conv_fwd", "conv_fwd_stats", "conv_dgrad", "conv_dgrad_bn", "conv_wgrad")
 _compiled_calls_before: Counter[str] = Counter()
-# What the CPU library has besides: csrc/torch/conv_aten.cpp, csrc/torch/cpu/filter_cache.cpp,
-# cpu_isa.cpp, chain_inference.cpp and linear_inference.cpp.
+# What the CPU library has besides: csrc/torch/conv_aten.cpp; csrc/torch/cpu: filter_cache.cpp,
+# cpu_isa.cpp, chain_inference.cpp, linear_inference.cpp and fma_peak.cpp.
 _CPU_ONLY = (
     "conv_fallback_calls() -> int[]",
     "keep_packed_filter(int address) -> ()",
@@ -54,6 +54,7 @@ _CPU_ONLY = (
     "drop_chain(int chain) -> ()",
     "chain_inference(int chain, Tensor x, Tensor? residual) -> Tensor?",
     "linear_inference(Tensor x, Tensor w, Tensor? bias) -> Tensor?",
+    "fma_peak(Tensor like, int rounds) -> float",
 )
 # Which CUDA kernel a forward convolution takes; csrc/torch/cuda/conv_choice.cpp.
 _CHOICE = (
