@@ -7,7 +7,7 @@ For a Debian 12 machine that knows the arm64 architecture:
 
 AArch64's Python, C library and torch go to .neon/; `python tools/check_neon.py [pytest options]`
 compiles the CPU library for it (4 minutes) and runs the tests that python_tests/test_cpu_isa.py
-runs for every instruction set of this processor.
+runs for every instruction set of this processor, in fp32 and in bf16.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "python_tests")]
-from test_cpu_isa import CONVOLUTIONS, SELECTION, VECTORS  # noqa: E402
+from test_cpu_isa import BF16, CONVOLUTIONS, SELECTION, VECTORS  # noqa: E402
 
 from csrc import toolchain  # noqa: E402
 
@@ -142,7 +142,8 @@ def main() -> int:
             (folder / ".ready").touch()
     build()
     files = [f"python_tests/test_{name}.py" for name in (*VECTORS, *CONVOLUTIONS)]
-    options = ["-p", "no:cacheprovider", "-k", SELECTION, *sys.argv[1:]]
+    selection = f"({SELECTION}) or (conv and ({BF16} or infinity))"
+    options = ["-p", "no:cacheprovider", "-k", selection, *sys.argv[1:]]
     return run("-m", "pytest", *options, *files)
 
 
