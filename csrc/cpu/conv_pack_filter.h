@@ -19,14 +19,12 @@ RNK_INLINE void transpose_quad(const float* from, int64_t from_stride, float* to
   RNK_UNROLL for (int i = 0; i < 4; ++i) {
     row[i] = *reinterpret_cast<const LooseQuad*>(from + i * from_stride);
   }
-  const Quad low01 = __builtin_shufflevector(row[0], row[1], 0, 4, 1, 5);
-  const Quad high01 = __builtin_shufflevector(row[0], row[1], 2, 6, 3, 7);
-  const Quad low23 = __builtin_shufflevector(row[2], row[3], 0, 4, 1, 5);
-  const Quad high23 = __builtin_shufflevector(row[2], row[3], 2, 6, 3, 7);
-  const Quad out[4] = {__builtin_shufflevector(low01, low23, 0, 1, 4, 5),
-                       __builtin_shufflevector(low01, low23, 2, 3, 6, 7),
-                       __builtin_shufflevector(high01, high23, 0, 1, 4, 5),
-                       __builtin_shufflevector(high01, high23, 2, 3, 6, 7)};
+  const Quad low01 = shuffle<0, 4, 1, 5>(row[0], row[1]);
+  const Quad high01 = shuffle<2, 6, 3, 7>(row[0], row[1]);
+  const Quad low23 = shuffle<0, 4, 1, 5>(row[2], row[3]);
+  const Quad high23 = shuffle<2, 6, 3, 7>(row[2], row[3]);
+  const Quad out[4] = {shuffle<0, 1, 4, 5>(low01, low23), shuffle<2, 3, 6, 7>(low01, low23),
+                       shuffle<0, 1, 4, 5>(high01, high23), shuffle<2, 3, 6, 7>(high01, high23)};
   RNK_UNROLL for (int i = 0; i < 4; ++i) {
     *reinterpret_cast<LooseQuad*>(to + i * to_stride) = out[i];
   }

@@ -50,7 +50,7 @@ bool has_amx() {
 #endif
 
 // At most `bound`: leave to use tiles is asked for only where they are to be used.
-Isa best_supported(Isa bound) {
+Isa best_supported([[maybe_unused]] Isa bound) {
 #if defined(__x86_64__)
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();

@@ -115,15 +115,22 @@ RNK_INLINE void scatter_lanes(Element* p, int64_t stride, FloatVec x, int count)
   for (int i = 0; i < count; ++i) p[i * stride] = copy[i];
 }
 
+// Lanes kLane... of a followed by b. GCC has __builtin_shufflevector from version 12 on.
+template <int... kLane, typename Vec>
+RNK_INLINE Vec shuffle(Vec a, Vec b) {
+#if defined(__clang__)
+  return __builtin_shufflevector(a, b, kLane...);
+#else
+  typedef int32_t Lanes __attribute__((vector_size(sizeof(Vec))));
+  return __builtin_shuffle(a, b, Lanes{kLane...});
+#endif
+}
+
 // Every second lane from a, the others from b: of their first halves, or of their second ones.
 template <int kHalf, int... kLane>
 RNK_INLINE FloatVec interleave(FloatVec a, FloatVec b, std::integer_sequence<int, kLane...>) {
   constexpr int kFirst = kHalf * kLanes / 2;
-#if defined(__clang__)
-  return __builtin_shufflevector(a, b, (kFirst + kLane / 2 + kLane % 2 * kLanes)...);
-#else
-  return __builtin_shuffle(a, b, IntVec{(kFirst + kLane / 2 + kLane % 2 * kLanes)...});
-#endif
+  return shuffle<(kFirst + kLane / 2 + kLane % 2 * kLanes)...>(a, b);
 }
 
 // Rows to columns: v[i][j] = v[j][i], by as many perfect shuffles as kLanes has bits.
