@@ -197,13 +197,12 @@ OptionalTensor chain_inference(int64_t kept, const Tensor& x, const OptionalTens
     const size_t end = block.first + block.count;
     std::optional<RunningLayer> projection;
     if (block.adds == Adds::kProjection) projection.emplace(std::move(running[end]));
-    row.add(Chain({first, first + block.count}, std::move(projection),
-                  block.adds != Adds::kNothing, block.first == 0 ? shapes->pool : std::nullopt));
+    row.add(Chain({first, first + block.count}, std::move(projection), block.adds != Adds::kNothing,
+                  block.first == 0 ? shapes->pool : std::nullopt));
   }
   const Tensor y = empty_in(x, shapes->out, MemoryFormat::ChannelsLast);
   const int64_t added_floats = added.empty() ? 0 : added[1] * added[2] * added[3];
-  row.run(floats(x), floats(residual), added_floats, x.size(0),
-          static_cast<float*>(device_ptr(y)));
+  row.run(floats(x), floats(residual), added_floats, x.size(0), static_cast<float*>(device_ptr(y)));
   return y;
 }
 
