@@ -93,18 +93,19 @@ class WgradConvolution {
     packer.pack(pieces_, part.col, part.col_end, begin, begin + pixels, to, pixels * kTileCols);
   }
 
-  // [row tile][pixel][kTileRows]. Whole vectors are copied: what is too much is written over by the
-  // next pixel.
+  // [row tile][pixel][kTileRows], pixel by pixel: memory is read in its order. Whole vectors are
+  // written, and what is too much of one is written over by the next pixel's.
   void pack_dy(const DwPart& part, int64_t begin, int64_t pixels, float* to) const {
-    const int64_t filters = p_.shape.k;
-    const float* from = p_.dy + begin * filters + part.group * filters_;
-    for (int64_t row = part.row; row < part.row_end; row += kTileRows, to += kTileRows * pixels) {
-      const int count = static_cast<int>(std::min<int64_t>(kTileRows, part.row_end - row));
-      for (int64_t p = 0; p < pixels; ++p) {
+    const int64_t filters = p_.shape.k, rows = part.row_end - part.row;
+    const float* from = p_.dy + begin * filters + part.group * filters_ + part.row;
+    for (int64_t p = 0; p < pixels; ++p, from += filters, to += kTileRows) {
+      for (int64_t row = 0; row < rows; row += kTileRows) {
+        const int count = static_cast<int>(std::min<int64_t>(kTileRows, rows - row));
+        float* tile = to + row * pixels;
         for (int at = 0; at < count; at += kLanes) {
-          const FloatVec v =
-              load_lanes(from + p * filters + row + at, std::min<int>(kLanes, count - at));
-          store_vec(to + p * kTileRows + at, v);
+          const int lanes = std::min<int>(kLanes, count - at);
+          const FloatVec v = load_lanes(from + row + at, lanes);
+          p + 1 < pixels ? store_vec(tile + at, v) : store_lanes(tile + at, v, lanes);
         }
       }
     }
