@@ -46,10 +46,11 @@ class GatherPlan {
  public:
   explicit GatherPlan(const GatherProblem& p)
       : panels((p.columns + kTileCols - 1) / kTileCols), groups(p.groups) {
-    int64_t all_rows = 0;
-    for (const GatherJob& job : p.jobs) all_rows += job.rows();
-    few_rows =
-        p.packed && p.threads ? all_rows < kFairTiles * kTileRows * p.threads : all_rows < kFewRows;
+    int64_t all_rows = 0, floats = 0;
+    for (const GatherJob& job : p.jobs) all_rows += job.rows(), floats += job.rows() * job.depth();
+    // Every panel reads all rows, which should come from the level-2 cache.
+    few_rows = p.packed && p.threads ? all_rows < kFairTiles * kTileRows * p.threads
+                                     : all_rows < kFewRows && floats <= 4 * blocking().rows;
     for (const GatherJob& job : p.jobs) {
       if (job.rows() > 0) add(job, all_rows, p.threads);
     }
@@ -250,7 +251,9 @@ class RowsConvolution {
 
   void multiply_columns(const float* a, const FilterPanel& at, const FilterPanel* next) const {
     const JobPlan& job = *at.job;
-    const float* b = p_.packed ? packed_panel(p_.packed, at) : packed_panel_of(at);
+    float* b = p_.packed ? packed_panel(const_cast<float*>(p_.packed), at)
+                         : scratch(Scratch::kFilter, job.depth * kTileCols);
+    if (!p_.packed) pack_panel(at, b);
     float* c = scratch(Scratch::kOutput, job.block_rows * kTileCols);
     const int64_t stride = job.rows * kChunk;
     for (int64_t block = 0; block < job.blocks; ++block) {
@@ -285,12 +288,6 @@ class RowsConvolution {
     const RowPacker<kChunk, kIn> packer(*job.job, prologues_[&job - plan_.jobs.data()],
                                         p_.source + channel, channel);
     packer.pack(job.pieces, depth, depth + count, begin, end, to, chunk_stride);
-  }
-
-  const float* packed_panel_of(const FilterPanel& panel) const {
-    float* b = scratch(Scratch::kFilter, panel.job->depth * kTileCols);
-    pack_panel(panel, b);
-    return b;
   }
 
   void pack_panel(const FilterPanel& panel, float* to) const {

@@ -106,8 +106,8 @@ class RunningLayer {
 };
 
 // All layers on a few images before the next few, so that what lies between the layers stays in the
-// caches: the last layer's output for these images takes 4 MiB, if one image does not take more.
-constexpr int64_t kGroupFloats = int64_t{1} << 20;
+// caches: the last layer's output for these images takes 8 MiB, if one image does not take more.
+constexpr int64_t kGroupFloats = int64_t{1} << 21;
 
 class Chain {
  public:
