@@ -3,6 +3,7 @@
 #include "conv_all.h"
 #include "conv_pack.h"
 #include "conv_pack_filter.h"
+#include "conv_rows_plan.h"
 #include "conv_rows.h"
 #include "conv_band.h"
 #include "conv_bands.h"
