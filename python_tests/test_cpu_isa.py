@@ -52,7 +52,7 @@ OTHERS = [isa for isa in ("baseline", "avx2") if NEXT[isa] in flags()]
 OTHERS_IN_BF16 = [isa for isa, flag in NEXT.items() if flag in flags()]
 
 
-def tests(isa: str, selection: str, names: tuple[str, ...]) -> int:
+def run_tests(isa: str, selection: str, names: tuple[str, ...]) -> int:
     """Runs them, and looks whether the variable chose; how many passed."""
     files = [str(TESTS / f"test_{name}.py") for name in names]
     options = ["-x", "-p", "no:cacheprovider", "-p", "no:ptx_coverage", "-k", selection, *files]
@@ -67,12 +67,12 @@ def tests(isa: str, selection: str, names: tuple[str, ...]) -> int:
 
 @pytest.mark.parametrize("isa", OTHERS)
 def test_kernels(isa):
-    assert tests(isa, SELECTION, (*VECTORS, *CONVOLUTIONS)) > 500
+    assert run_tests(isa, SELECTION, (*VECTORS, *CONVOLUTIONS)) > 500
 
 
 @pytest.mark.parametrize("isa", OTHERS_IN_BF16)
 def test_bf16_convolutions(isa):
-    assert tests(isa, BF16, CONVOLUTIONS) > 100
+    assert run_tests(isa, BF16, CONVOLUTIONS) > 100
 
 
 def gelu_sum() -> str:

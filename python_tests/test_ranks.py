@@ -75,7 +75,9 @@ def test_a_dead_process_stops_the_others_with_a_message(tmp_path: Path) -> None:
     os.kill(victim, signal.SIGKILL)
     _, error = process.communicate(timeout=60)
     assert process.returncode != 0
-    assert "another process of the run has stopped" in error or "interrupted by SIGTERM" in error
+    assert "another process of the run has stopped" in error or "interrupted by SIGTERM" in error, (
+        error
+    )
     assert load_checkpoint(out / "last.pt").epoch >= 1
 
 
