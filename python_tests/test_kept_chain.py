@@ -169,6 +169,19 @@ def test_a_replaced_weight_is_freed_by_the_next_call() -> None:
     assert before() is None
 
 
+def test_a_chain_that_is_served_no_more_is_freed() -> None:
+    model, x = rk.fuse(lively(Stem())), images(1, 20)
+    with torch.no_grad():
+        model(x)
+        before = weakref.ref(model.conv.weight)
+        model.conv.weight = nn.Parameter(torch.randn(24, 3, 5, 5))
+        for block in model.blocks:
+            block.conv1.bias = nn.Parameter(torch.zeros(16))
+        model(x)
+    gc.collect()
+    assert before() is None
+
+
 def test_linear_has_the_same_bits_at_every_call() -> None:
     """Packed for the call, then kept."""
     model = rk.fuse(lively(Stem()))

@@ -152,6 +152,8 @@ def _run(
     act: str | None,
     slope: float,
 ) -> Tensor | None:
+    if not (pool is None or few_taps(pool)):
+        return None
     pairs = [pair for layers, projection, _ in blocks for pair in _pairs(layers, projection)]
     modules = [module.__dict__ for pair in pairs for module in pair]
     counts = [n for layers, _, adds in blocks for n in (len(layers), adds)]
@@ -160,6 +162,7 @@ def _run(
     if kept is None or not kept.still(modules, spec):
         made = _Layers()
         if not all(made.add(conv, bn) for conv, bn in pairs):
+            _kept.pop(pairs[0][0], None)  # and the tensors it holds
             return None
         _kept[pairs[0][0]] = kept = _Kept(modules, spec, made)
     return _OPS.chain_inference(kept.chain, x, residual)
@@ -194,7 +197,7 @@ def chain(
 
 def stem(x: Tensor, conv: Any, bn: Any, pool: Any, act: str | None, slope: float) -> Tensor | None:
     """pool(act(bn(conv(x)))) with nn.MaxPool2d or None. None: not served."""
-    if not serves(x) or not (pool is None or few_taps(pool)):
+    if not serves(x):
         return None
     return _run(x, None, [(((conv, bn),), None, _NOTHING)], pool, act, slope)
 
@@ -215,7 +218,7 @@ def row(
     pool = None
     if first is not None:
         conv, bn, pool, *stem_act = first
-        if stem_act != [act, slope] or not (pool is None or few_taps(pool)):
+        if stem_act != [act, slope]:
             return None
         made.insert(0, (((conv, bn),), None, _NOTHING))
     return _run(x, None, made, pool, act, slope)
