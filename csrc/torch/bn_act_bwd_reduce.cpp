@@ -71,7 +71,7 @@ std::tuple<Tensor, Tensor> bn_act_bwd_reduce_add(const Tensor& dz, const Tensor&
                                                  const OptionalTensor& residual,
                                                  const OptionalTensor& mask, int64_t act,
                                                  double slope) {
-  const Tensor sums = empty_sums(y), g = torch::stable::empty_like(y);
+  const Tensor sums = empty_sums(y), g = empty_same(y);
   const BnSide bn = side(y, mean, rstd, scale, bias, sums);
   run(dz, y, bn, BnSide{}, residual, mask, g, act, slope);
   return {g, sums};
@@ -85,7 +85,7 @@ std::tuple<Tensor, Tensor, Tensor> bn_act_bwd_reduce_dual(
     const Tensor& scale2, const Tensor& bias2, const OptionalTensor& mask, int64_t act,
     double slope) {
   check_same(y2, y, "y2");
-  const Tensor sums = empty_sums(y), sums2 = empty_sums(y), g = torch::stable::empty_like(y);
+  const Tensor sums = empty_sums(y), sums2 = empty_sums(y), g = empty_same(y);
   const BnSide bn = side(y, mean, rstd, scale, bias, sums);
   const BnSide bn2 = side(y2, mean2, rstd2, scale2, bias2, sums2);
   run(dz, y, bn, bn2, std::nullopt, mask, g, act, slope);

@@ -24,7 +24,7 @@ Tensor run(const Tensor& y, const Tensor& scale, const Tensor& bias, const Optio
   STD_TORCH_CHECK(!scale2.has_value() || residual.has_value(), "scale2: needs residual");
   if (residual.has_value()) check_same(*residual, y, "residual");
 
-  Tensor z = torch::stable::empty_like(y);
+  Tensor z = empty_same(y);
   const BnActFwdParams params{device_ptr(y),      device_ptr(scale),
                               device_ptr(bias),   device_ptr(residual),
                               device_ptr(scale2), device_ptr(bias2),

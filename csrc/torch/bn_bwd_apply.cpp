@@ -23,7 +23,7 @@ Tensor bn_bwd_apply(const Tensor& g, const Tensor& y, const Tensor& mean, const 
   check_vector(bias, view.channels, type, y, "bias");
   STD_TORCH_CHECK(scale.has_value() == bias.has_value(), "scale and bias: give both or none");
 
-  Tensor dy = torch::stable::empty_like(y);
+  Tensor dy = empty_same(y);
   const BnBwdApplyParams params{device_ptr(g),
                                 device_ptr(y),
                                 device_ptr(mean),

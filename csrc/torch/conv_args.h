@@ -6,8 +6,6 @@
 
 namespace rnk {
 
-using torch::headeronly::MemoryFormat;
-
 // Geometry of a convolution; each list has two values, heights first.
 struct ConvGeometry {
   const Ints &stride, &padding, &dilation;
@@ -58,8 +56,7 @@ inline MemoryFormat conv_format(const Tensor& x, const Tensor& w) {
 }
 
 inline Tensor empty_in(const Tensor& like, const Ints& sizes, MemoryFormat format) {
-  return torch::stable::empty({sizes.data(), sizes.size()}, like.scalar_type(), std::nullopt,
-                              like.device(), std::nullopt, format);
+  return empty_tensor(like, sizes, like.scalar_type(), format);
 }
 
 inline Ints sizes_of(const Tensor& t) { return {t.sizes().begin(), t.sizes().end()}; }

@@ -105,7 +105,7 @@ Tensor aten_conv_wgrad(const Tensor& dy, const Tensor& x, const Tensor& w, const
     same = same && (equal || w.size(d) == 1);
   }
   if (same) return same_strides ? dw : aten_as_strided(dw, w);
-  Tensor out = torch::stable::empty_like(w);
+  Tensor out = empty_same(w);
   torch::stable::copy_(out, dw);
   return out;
 }

@@ -16,6 +16,9 @@
 #if defined(RNK_BACKEND_EMULATED)
 #include "../emulator/register_range.h"
 #endif
+#if defined(RNK_BACKEND_CPU)
+#include "cpu/pooled.h"
+#endif
 
 // Raises if a call of the stable ABI failed; newer headers have the form that tells why.
 #if defined(STABLE_TORCH_ERROR_CODE_CHECK)
@@ -26,6 +29,7 @@
 
 namespace rnk {
 
+using torch::headeronly::MemoryFormat;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using OptionalTensor = std::optional<Tensor>;
@@ -144,9 +148,19 @@ inline void* device_ptr(const OptionalTensor& t) {
   return t.has_value() ? device_ptr(*t) : nullptr;
 }
 
+// Uninitialised, on the device of `like`.
+inline Tensor empty_tensor(const Tensor& like, const Ints& sizes, ScalarType type,
+                           MemoryFormat format) {
+#if defined(RNK_BACKEND_CPU)
+  if (auto pooled = pooled_empty(sizes, type, format)) return std::move(*pooled);
+#endif
+  return torch::stable::empty({sizes.data(), sizes.size()}, type, std::nullopt, like.device(),
+                              std::nullopt, format);
+}
+
 // Uninitialised [sizes...] on the device of `like`.
-inline Tensor empty_on(const Tensor& like, std::vector<int64_t> sizes, ScalarType type) {
-  return torch::stable::empty({sizes.data(), sizes.size()}, type, std::nullopt, like.device());
+inline Tensor empty_on(const Tensor& like, const Ints& sizes, ScalarType type) {
+  return empty_tensor(like, sizes, type, MemoryFormat::Contiguous);
 }
 
 // A workspace of that many bytes on the device of `like`; none where none are needed.
@@ -156,12 +170,18 @@ inline OptionalTensor empty_bytes(const Tensor& like, int64_t bytes) {
 }
 
 // Uninitialised [N, C, H, W] in the memory layout of `like`.
-inline Tensor empty_activation(const Tensor& like, std::vector<int64_t> sizes, ScalarType type) {
-  using torch::headeronly::MemoryFormat;
+inline Tensor empty_activation(const Tensor& like, const Ints& sizes, ScalarType type) {
   const bool contiguous = is_dense(like, {3, 2, 1, 0});
-  const auto format = contiguous ? MemoryFormat::Contiguous : MemoryFormat::ChannelsLast;
-  return torch::stable::empty({sizes.data(), sizes.size()}, type, std::nullopt, like.device(),
-                              std::nullopt, format);
+  return empty_tensor(like, sizes, type,
+                      contiguous ? MemoryFormat::Contiguous : MemoryFormat::ChannelsLast);
+}
+
+// Uninitialised, of the sizes, strides and dtype of t.
+inline Tensor empty_same(const Tensor& t) {
+#if defined(RNK_BACKEND_CPU)
+  if (auto pooled = pooled_empty_same(t)) return std::move(*pooled);
+#endif
+  return torch::stable::empty_like(t);
 }
 
 }  // namespace rnk

@@ -5,7 +5,7 @@ from .bn_act import bn_act
 from .conv_act import conv_act
 from .conv_bn_act import conv_bn_act
 from .layers import BN, Conv, ConvBN
-from .library import fallback_counts
+from .library import empty_cache, fallback_counts
 from .pool import avg_pool, max_pool
 from .preact_block import preact_block
 from .residual_block import basic_block, bottleneck, residual_block
@@ -24,6 +24,7 @@ __all__ = [
     "bottleneck",
     "conv_act",
     "conv_bn_act",
+    "empty_cache",
     "fallback_counts",
     "max_pool",
     "preact_block",

@@ -42,7 +42,7 @@ _triton_fills: set[str] = set()
 _COMPILED_FALLBACKS = ("conv_fwd", "conv_fwd_stats", "conv_dgrad", "conv_dgrad_bn", "conv_wgrad")
 _compiled_calls_before: Counter[str] = Counter()
 # What the CPU library has besides: csrc/torch/conv_aten.cpp; csrc/torch/cpu: filter_cache.cpp,
-# cpu_isa.cpp, chain_inference.cpp, linear_inference.cpp and fma_peak.cpp.
+# cpu_isa.cpp, chain_inference.cpp, linear_inference.cpp, fma_peak.cpp and pooled.cpp.
 _CPU_ONLY = (
     "conv_fallback_calls() -> int[]",
     "keep_packed_filter(int address) -> ()",
@@ -55,6 +55,8 @@ _CPU_ONLY = (
     "chain_inference(int chain, Tensor x, Tensor? residual) -> Tensor?",
     "linear_inference(Tensor x, Tensor w, Tensor? bias) -> Tensor?",
     "fma_peak(Tensor like, int rounds) -> float",
+    "pool_sizes() -> int[]",
+    "empty_pool() -> ()",
 )
 # Which CUDA kernel a forward convolution takes; csrc/torch/cuda/conv_choice.cpp.
 _CHOICE = (
@@ -80,6 +82,15 @@ def fallback_counts(reset: bool = False) -> dict[str, int]:
         _compiled_calls_before.clear()
         _compiled_calls_before.update(compiled)
     return counts
+
+
+def empty_cache() -> None:
+    """Gives memory that CPU ops keep for the tensors they return back to the system.
+
+    Tensors and kept memory are together at most twice what was in use at one time.
+    """
+    if _native.status()["cpu"].loaded:
+        torch.ops.resnet_kernels.empty_pool()
 
 
 def undeclared_fallbacks(counts: dict[str, int]) -> dict[str, int]:

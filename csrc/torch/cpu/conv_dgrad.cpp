@@ -56,7 +56,7 @@ std::optional<std::tuple<Tensor, Tensor>> own_conv_dgrad_bn(const Tensor& dy, co
   auto params =
       own_params<Element>(dy, w, branch, sizes_of(bn.y), conv, MemoryFormat::ChannelsLast);
   if (!params) return std::nullopt;
-  const Tensor g = torch::stable::empty_like(bn.y);
+  const Tensor g = empty_same(bn.y);
   const Tensor sums = empty_on(g, {2, g.size(1)}, ScalarType::Float);
   if (branch.has_value()) check_same(*branch, g, "branch");
   check_previous_bn(bn);

@@ -20,7 +20,7 @@ std::optional<Tensor> own_conv_wgrad(const Tensor& dy, const Tensor& x, const Te
   const ConvShape shape = conv_shape(sizes_of(x), w, conv);
   if (!cpu::conv_wgrad_serves(shape, dtype_of(x, "x"))) return std::nullopt;
   check_output_size(dy, shape);
-  const Tensor dw = torch::stable::empty_like(w);
+  const Tensor dw = empty_same(w);
   const DeviceScope scope(dy);
   launch::conv_wgrad(
       ConvWgradParamsOf<Element>{elements<Element>(dy), elements<Element>(x),

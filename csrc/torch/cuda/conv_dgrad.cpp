@@ -76,7 +76,7 @@ DyTensor dy_of(const NextBn& next, const ConvShape& shape, bool tf32) {
   check_vector(next.mean, next.y.size(1), stats_type(next.y), next.y, "mean");
   check_vector(next.abc, 3 * next.y.size(1), stats_type(next.y), next.y, "abc");
   if (is_channels_last(next.y) && is_channels_last(next.g)) {
-    const Tensor dy = torch::stable::empty_like(next.y);
+    const Tensor dy = empty_same(next.y);
     cuda::ConvDgrad params{};
     params.dy = device_ptr(dy);
     params.next = next_params(&next);
@@ -112,7 +112,7 @@ std::tuple<Tensor, Tensor> gradient_and_sums(const DyTensor& dy, const Tensor& w
     const Tensor dz = input_gradient(dy, w, branch, sizes_of(bn.y), conv, format, tf32);
     return bn_act_bwd_reduce_add(dz, bn);
   }
-  const Tensor g = torch::stable::empty_like(bn.y);
+  const Tensor g = empty_same(bn.y);
   const Tensor sums = empty_on(g, {2, g.size(1)}, stats_type(g));
   if (branch.has_value()) check_same(*branch, g, "branch");
   const Tensor filter = filter_for(dy.tensor, w);

@@ -25,7 +25,7 @@ Tensor run_conv_wgrad(const Tensor& dy, const Tensor& x, const Tensor& w, const 
   STD_TORCH_CHECK(dy.device() == x.device(), "dy: device differs");
   STD_TORCH_CHECK(w.device() == x.device(), "w: device differs");
   const Tensor dy_nhwc = nhwc(dy), x_nhwc = nhwc(x);
-  Tensor dw = torch::stable::empty_like(w);
+  Tensor dw = empty_same(w);
   const Tensor written = is_written(w.scalar_type(), x) ? dw : filter_for(x, dw);
 
   cuda::ConvWgrad params{};
