@@ -83,6 +83,24 @@ def test_more_images_than_lie_between_blocks_at_once(calls: Calls) -> None:  # n
     assert calls.rows == 2
 
 
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_blocks_take_different_numbers_of_images_at_a_time(n: int, calls: Calls) -> None:  # noqa: F811
+    """8 MiB of a block's output: 2, 2 and 1 images, then 5, then 1 at a time."""
+    large = resnet.Bottleneck(24, 16, 1, projection(24, 64))
+    wide = resnet.Bottleneck(64, 160, 1, projection(64, 640))
+    stock = lively(
+        nn.Sequential(
+            large, resnet.Bottleneck(64, 16), bottlenecks(64, 2), wide, resnet.Bottleneck(640, 160)
+        )
+    )
+    model, x = rk.fuse(copy.deepcopy(stock)), images(n, 112, 24)
+    with torch.no_grad():
+        one, other, _ = calls.both(lambda: model(x))
+        torch.testing.assert_close(one, stock(x), rtol=1e-4, atol=1e-4)
+    assert torch.equal(one, other)
+    assert calls.rows == 1
+
+
 def test_every_layer_is_read_at_each_call(calls: Calls) -> None:  # noqa: F811
     model, x = rk.fuse(lively(bottlenecks())), images(2, 13, 24)
     with torch.no_grad():

@@ -105,10 +105,17 @@ class RunningLayer {
   cpu::ParallelFor parallel_for_;
 };
 
-// All layers on a few images before the next few, so that what lies between the layers stays in the
-// caches: the last layer's output for these images takes 8 MiB, if one image does not take more.
+// How many images are in work at a time, so that what lies between layers stays in the caches: the
+// last layer's output for these takes 8 MiB, if one image does not take more.
 constexpr int64_t kGroupFloats = int64_t{1} << 21;
 
+// The most that fit, in groups of equal size.
+inline int64_t group_of(int64_t images, int64_t fitting) {
+  const int64_t groups = (images + fitting - 1) / std::max<int64_t>(fitting, 1);
+  return (images + groups - 1) / std::max<int64_t>(groups, 1);
+}
+
+// The layers of a block.
 class Chain {
  public:
   // pool: of what the last layer gives.
@@ -130,31 +137,31 @@ class Chain {
   int64_t in() const { return in_floats(layers_[0].shape()); }
   int64_t out() const { return pool_ ? pool_->c * pool_->p * pool_->q : last_out(); }
 
-  void run(const float* x, const float* residual, int64_t residual_floats, int64_t images,
-           float* y) {
-    const int64_t group = std::clamp<int64_t>(kGroupFloats / last_out(), 1, images);
+  // Images at a time.
+  int64_t group(int64_t images) const {
+    return group_of(images, std::max<int64_t>(1, kGroupFloats / last_out()));
+  }
+
+  void run(const float* x, const float* residual, int64_t images, float* y) {
     // One after the other in two buffers; the projection, or what is pooled, in a third; then the
     // pooling's bytes of places, which nobody reads.
     const int64_t places = pool_ ? out() : 0;
     float* buffers =
-        cpu::scratch(cpu::Scratch::kChain, group * (2 * between_ + last_out() + places));
-    float* third = buffers + group * 2 * between_;
-    for (int64_t first = 0; first < images; first += group) {
-      const int64_t count = std::min(group, images - first);
-      const float* skip = adds_ ? residual + first * residual_floats : nullptr;
-      if (projection_) {
-        projection_->run(skip, nullptr, count, third);
-        skip = third;
-      }
-      const float* h = x + first * in();
-      for (size_t i = 0; i + 1 < layers_.size(); ++i) {
-        float* next = buffers + i % 2 * group * between_;
-        layers_[i].run(h, nullptr, count, next);
-        h = next;
-      }
-      layers_.back().run(h, skip, count, pool_ ? third : y + first * out());
-      if (pool_) run_pool(third, count, y + first * out(), third + group * last_out());
+        cpu::scratch(cpu::Scratch::kChain, images * (2 * between_ + last_out() + places));
+    float* third = buffers + images * 2 * between_;
+    const float* skip = adds_ ? residual : nullptr;
+    if (projection_) {
+      projection_->run(skip, nullptr, images, third);
+      skip = third;
     }
+    const float* h = x;
+    for (size_t i = 0; i + 1 < layers_.size(); ++i) {
+      float* next = buffers + i % 2 * images * between_;
+      layers_[i].run(h, nullptr, images, next);
+      h = next;
+    }
+    layers_.back().run(h, skip, images, pool_ ? third : y);
+    if (pool_) run_pool(third, images, y, third + images * last_out());
   }
 
  private:
@@ -177,44 +184,88 @@ class Chain {
   int64_t between_ = 0;                  // floats of an image
 };
 
-// Floats of the largest output between two blocks that is kept for all images at once: 32 MiB.
+// Floats of the largest output that is kept for all images at once: 32 MiB.
 constexpr int64_t kRowFloats = int64_t{1} << 23;
 
-// Blocks in order; what lies between them does not leave this thread's memory.
+// Blocks in order, those that take the same number of images at a time one after the other on these
+// images before the next: what lies between them does not leave the caches, nor anything this
+// thread's memory.
 class Row {
  public:
-  void add(Chain chain) {
-    between_ = std::max(between_, chains_.empty() ? 0 : chain.in());
-    chains_.push_back(std::move(chain));
-  }
+  void add(Chain chain) { chains_.push_back(std::move(chain)); }
 
   // residual: of the first block, or null for x.
   void run(const float* x, const float* residual, int64_t residual_floats, int64_t images,
            float* y) {
-    const int64_t fitting = std::max<int64_t>(1, kRowFloats / std::max<int64_t>(between_, 1));
-    const int64_t groups = (images + fitting - 1) / fitting;
-    const int64_t most = (images + groups - 1) / groups;
-    float* buffers = cpu::scratch(cpu::Scratch::kRow, 2 * most * between_);
+    const std::vector<Stretch> stretches = stretches_of(images);
+    int64_t kept = 0, inside = 0;
+    for (const Stretch& stretch : stretches) {
+      if (stretch.first > 0) kept = std::max(kept, chains_[stretch.first].in());
+      for (size_t i = stretch.first + 1; i < stretch.last; ++i)
+        inside = std::max(inside, stretch.images * chains_[i].in());
+    }
+    const int64_t most =
+        group_of(images, std::max<int64_t>(1, kRowFloats / std::max<int64_t>(kept, 1)));
+    float* buffers = cpu::scratch(cpu::Scratch::kRow, 2 * (most * kept + inside));
+    float* within = buffers + 2 * most * kept;
+    const int64_t out = chains_.back().out();
     for (int64_t first = 0; first < images; first += most) {
       const int64_t count = std::min(most, images - first);
-      const float* h = x + first * chains_[0].in();
-      const float* skip = residual ? residual + first * residual_floats : h;
-      float* kept = nullptr;  // h, where that is ours
-      for (size_t i = 0; i < chains_.size(); ++i) {
-        Chain& chain = chains_[i];
-        float* out = kept && chain.in_place() ? kept
-                     : kept == buffers        ? buffers + most * between_
-                                              : buffers;
-        if (i + 1 == chains_.size()) out = y + first * chain.out();
-        chain.run(h, skip, i == 0 && residual ? residual_floats : chain.in(), count, out);
-        h = skip = kept = out;
+      Flow flow{x + first * chains_[0].in(), x + first * chains_[0].in(), chains_[0].in(), nullptr};
+      if (residual)
+        flow.skip = residual + first * residual_floats, flow.skip_floats = residual_floats;
+      for (size_t i = 0; i < stretches.size(); ++i) {
+        const bool last = i + 1 == stretches.size();
+        float* to = last ? y + first * out : buffers + i % 2 * most * kept;
+        run_stretch(stretches[i], flow, count, within, inside, to);
+        flow = {to, to, chains_[stretches[i].last - 1].out(), to};
       }
     }
   }
 
  private:
+  // Chains first to last - 1, on so many images at a time.
+  struct Stretch {
+    size_t first, last;
+    int64_t images;
+  };
+
+  // What arrives at a block, and what it adds, with its floats an image.
+  struct Flow {
+    const float *h, *skip;
+    int64_t skip_floats;
+    float* own;  // h, where that is ours
+  };
+
+  std::vector<Stretch> stretches_of(int64_t images) const {
+    std::vector<Stretch> stretches;
+    for (size_t i = 0; i < chains_.size(); ++i) {
+      const int64_t group = chains_[i].group(images);
+      if (stretches.empty() || stretches.back().images != group) stretches.push_back({i, i, group});
+      stretches.back().last = i + 1;
+    }
+    return stretches;
+  }
+
+  // within: two times `size` floats for what lies between its chains.
+  void run_stretch(const Stretch& stretch, const Flow& flow, int64_t images, float* within,
+                   int64_t size, float* y) {
+    for (int64_t first = 0; first < images; first += stretch.images) {
+      const int64_t count = std::min(stretch.images, images - first);
+      const float* h = flow.h + first * chains_[stretch.first].in();
+      const float* skip = flow.skip + first * flow.skip_floats;
+      float* kept = flow.own ? flow.own + first * chains_[stretch.first].in() : nullptr;
+      for (size_t i = stretch.first; i < stretch.last; ++i) {
+        Chain& chain = chains_[i];
+        float* out = kept && chain.in_place() ? kept : kept == within ? within + size : within;
+        if (i + 1 == stretch.last) out = y + first * chain.out();
+        chain.run(h, skip, count, out);
+        h = skip = kept = out;
+      }
+    }
+  }
+
   std::vector<Chain> chains_;
-  int64_t between_ = 0;
 };
 
 }  // namespace rnk
