@@ -238,9 +238,9 @@ def test_wrong_arguments_are_refused() -> None:
         ((layer * 2, geometry * 2, [1e-5] * 2, [1, 2], pool), "projection"),
     ):
         with pytest.raises(RuntimeError, match=why):
-            keep(*args, 0, 0.0)
+            keep(*args, 0, 0.0, [])
     x = images(1, 6)
-    chain = keep(layer, geometry, [1e-5], [1, 0], pool, 0, 0.0)
+    chain = keep(layer, geometry, [1e-5], [1, 0], pool, 0, 0.0, [])
     assert OPS.chain_inference(chain, x, None).shape == (1, 4, 3, 3)
     with pytest.raises(RuntimeError, match="nothing adds"):
         OPS.chain_inference(chain, x, x)

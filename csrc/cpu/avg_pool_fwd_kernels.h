@@ -17,17 +17,22 @@ void avg_pool_fwd_rows(const AvgPoolFwdParams& p, const Reader& reader, Parallel
       const Range t = columns.taps(q);
       const A divisor = static_cast<A>(pool_divisor(rows, columns, row, q, p.count_include_pad));
       Element* z = static_cast<Element*>(p.z) + ((n * s.p + row) * s.q + q) * s.c;
-      for_each_pack(c0, c1, [&](int64_t c, auto count) {
-        Pack<A> sum = broadcast(A(0));
+      for_each_run(c0, c1, [&](int64_t c, auto count, auto packs) {
+        Pack<A> sum[packs];
+        for (Pack<A>& t : sum) t = broadcast(A(0));
         for (int64_t i = r.begin; i < r.end; ++i) {
           const int64_t first = (rows.start(row) + i) * s.w + columns.start(q);
-          Pack<A> line = broadcast(A(0));
+          Pack<A> line[packs];
+          for (Pack<A>& t : line) t = broadcast(A(0));
           for (int64_t j = t.begin; j < t.end; ++j) {
-            line = line + reader.channels(image + (first + j) * s.c, c, count);
+            const Element* pixel = image + (first + j) * s.c;
+            for (int k = 0; k < packs; ++k)
+              line[k] = line[k] + reader.channels(pixel, c + k * kPack, count);
           }
-          sum = sum + line;
+          for (int k = 0; k < packs; ++k) sum[k] = sum[k] + line[k];
         }
-        store(z + c, sum / broadcast(divisor), count);
+        for (int k = 0; k < packs; ++k)
+          store(z + c + k * kPack, sum[k] / broadcast(divisor), count);
       });
     }
   });

@@ -60,6 +60,19 @@ void with_pool_reader(const Params& p, F&& f) {
   });
 }
 
+// Calls f(c, n, packs) for the channels [begin, end) in runs of kRun packs, then pack by pack: the
+// next pixel's channels are far away, and a run reads whole lines in a row of each.
+constexpr int kRun = 4;
+
+template <typename F>
+RNK_INLINE void for_each_run(int64_t begin, int64_t end, F&& f) {
+  int64_t c = begin;
+  for (; c + kRun * kPack <= end; c += kRun * kPack)
+    f(c, Full(), std::integral_constant<int, kRun>());
+  for (; c + kPack <= end; c += kPack) f(c, Full(), std::integral_constant<int, 1>());
+  if (c < end) f(c, Part{static_cast<int>(end - c)}, std::integral_constant<int, 1>());
+}
+
 // Calls f(c, n) for the packs of the channels [begin, end).
 template <typename F>
 RNK_INLINE void for_each_pack(int64_t begin, int64_t end, F&& f) {

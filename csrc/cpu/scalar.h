@@ -77,13 +77,30 @@ inline void put(void* data, DType dtype, int64_t i, double value) {
 
 // The affine form of a batch norm. bias is of mean and scale as stored, so that their rounding
 // cancels in scale * y + bias where y is near the mean.
+template <typename T>
+struct Affine {
+  T mean, rstd, scale, bias;
+
+  Affine(double of_mean, double var, double gamma, double beta, double eps)
+      : mean(static_cast<T>(of_mean)),
+        rstd(static_cast<T>(1 / std::sqrt(var + eps))),
+        scale(static_cast<T>(gamma * rstd)),
+        bias(static_cast<T>(beta - static_cast<double>(mean) * scale)) {}
+};
+
+template <typename T, typename Params>
+void store_affine_as(const Params& p, int64_t i, double mean, double var) {
+  const Affine<T> affine(mean, var, get(p.gamma, i, 1), get(p.beta, i, 0), p.eps);
+  static_cast<T*>(p.mean)[i] = affine.mean;
+  static_cast<T*>(p.rstd)[i] = affine.rstd;
+  static_cast<T*>(p.scale)[i] = affine.scale;
+  static_cast<T*>(p.bias)[i] = affine.bias;
+}
+
 template <typename Params>
 void store_affine(const Params& p, int64_t i, double mean, double var) {
-  put(p.mean, p.dtype, i, mean);
-  put(p.rstd, p.dtype, i, 1 / std::sqrt(var + p.eps));
-  put(p.scale, p.dtype, i, get(p.gamma, i, 1) * get(p.rstd, p.dtype, i));
-  const double shift = get(p.mean, p.dtype, i) * get(p.scale, p.dtype, i);
-  put(p.bias, p.dtype, i, get(p.beta, i, 0) - shift);
+  if (p.dtype == DType::kFloat32) return store_affine_as<float>(p, i, mean, var);
+  store_affine_as<double>(p, i, mean, var);
 }
 
 }  // namespace rnk::cpu

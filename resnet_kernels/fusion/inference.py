@@ -64,6 +64,7 @@ class _Layers:
 
     def __init__(self) -> None:
         self.tensors: list[Any] = []
+        self.head: list[Any] = []
         self.geometry: list[int] = []
         self.eps: list[float] = []
         self.reads: list[tuple[dict[str, Any], str, Any]] = []
@@ -97,6 +98,15 @@ class _Layers:
         self.eps.append(eps)
         return True
 
+    def add_head(self, linear: Any) -> bool:
+        """Keeps the tensors of an nn.Linear; False where they are not of the plain kind."""
+        own = self._read(linear.__dict__, "_parameters")
+        if type(own) not in _DICTS:
+            return False
+        weight, bias = self._read(own, "weight"), self._read(own, "bias")
+        self.head = [weight] if bias is None else [weight, bias]
+        return type(weight) is nn.Parameter and all(type(t) in PLAIN for t in self.head)
+
 
 class _Kept:
     """A chain that the library holds, for as long as nothing that was read has changed."""
@@ -105,14 +115,14 @@ class _Kept:
         self._modules, self._spec = modules, spec
         owners, self._names, self._values = zip(*made.reads, strict=True)
         self._owners = owners
-        self._filters = made.tensors[::5]
+        self._filters = [*made.tensors[::5], *made.head[:1]]
         self._addresses = [w.data_ptr() for w in self._filters]
         for w in self._filters:
             inference_filter(_OPS, w)
         blocks, pool, act, slope = spec
         pool = [] if pool is None else [n for pair in _pool_args(*pool) for n in pair]
         self.chain = _OPS.keep_chain(
-            made.tensors, made.geometry, made.eps, blocks, pool, *act_spec(act, slope)
+            made.tensors, made.geometry, made.eps, blocks, pool, *act_spec(act, slope), made.head
         )
         weakref.finalize(self, _drop, self.chain).atexit = False
 
@@ -137,8 +147,8 @@ def _pool_args(*pool: Any) -> tuple[tuple[int, ...], ...]:
     return *pairs, (ceil_mode,)
 
 
-# By the first convolution of the chain. It knows modules by their dictionaries only, so that none
-# is kept alive by it.
+# By the chain's linear layer or, without one, its first convolution. It knows modules by their
+# dictionaries only, so that none is kept alive by it.
 _kept: weakref.WeakKeyDictionary[Any, _Kept] = weakref.WeakKeyDictionary()
 
 _NOTHING, _RESIDUAL, _PROJECTION = range(3)
@@ -151,20 +161,25 @@ def _run(
     pool: Any,
     act: str | None,
     slope: float,
+    linear: Any = None,
 ) -> Tensor | None:
     if not (pool is None or few_taps(pool)):
         return None
     pairs = [pair for layers, projection, _ in blocks for pair in _pairs(layers, projection)]
     modules = [module.__dict__ for pair in pairs for module in pair]
+    if linear is not None:
+        modules.append(linear.__dict__)
     counts = [n for layers, _, adds in blocks for n in (len(layers), adds)]
     spec = counts, pool and _pool_settings(pool), act, slope
-    kept = _kept.get(pairs[0][0])
+    first = pairs[0][0] if linear is None else linear
+    kept = _kept.get(first)
     if kept is None or not kept.still(modules, spec):
         made = _Layers()
-        if not all(made.add(conv, bn) for conv, bn in pairs):
-            _kept.pop(pairs[0][0], None)  # and the tensors it holds
+        served = all(made.add(conv, bn) for conv, bn in pairs)
+        if not (served and (linear is None or made.add_head(linear))):
+            _kept.pop(first, None)  # and the tensors it holds
             return None
-        _kept[pairs[0][0]] = kept = _Kept(modules, spec, made)
+        _kept[first] = kept = _Kept(modules, spec, made)
     return _OPS.chain_inference(kept.chain, x, residual)
 
 
@@ -203,11 +218,15 @@ def stem(x: Tensor, conv: Any, bn: Any, pool: Any, act: str | None, slope: float
 
 
 def row(
-    x: Tensor, first: Any, blocks: Sequence[tuple[Pairs, Pair | None, str | None, float]]
+    x: Tensor,
+    first: Any,
+    blocks: Sequence[tuple[Pairs, Pair | None, str | None, float]],
+    linear: Any = None,
 ) -> Tensor | None:
     """Residual blocks (layers, projection, act, slope) one after the other. None: not served.
 
-    first: None or the stem in front of them, (conv, bn, pool, act, slope).
+    first: None or the stem in front of them, (conv, bn, pool, act, slope). linear: None or the
+    nn.Linear of each channel's mean behind them; the result is then [N, K].
     """
     if not serves(x):
         return None
@@ -221,7 +240,7 @@ def row(
         if stem_act != [act, slope]:
             return None
         made.insert(0, (((conv, bn),), None, _NOTHING))
-    return _run(x, None, made, pool, act, slope)
+    return _run(x, None, made, pool, act, slope, linear)
 
 
 def linear(x: Tensor, layer: Any) -> Tensor | None:

@@ -41,6 +41,10 @@ _RELIED_ON = {
 }
 
 
+# What a node of either kind calls.
+_FLATTEN = (torch.flatten, "flatten")
+
+
 @dataclasses.dataclass
 class Plan:
     """How a module runs for one argument structure; `run` is None where its own forward does.
@@ -207,19 +211,31 @@ class _Run:
         self.by_out = {group.out: group for group in groups}
         self.inside = {node for group in groups for node in group.nodes}
         self.last_use = self._last_uses()
+        self.depth = 0
+
+    def _add(self, indent: int, line: str) -> None:
+        self.source.add(self.depth + indent, line)
 
     def write(self) -> tuple[Callable[..., Any], str]:
         inputs = [self.names[n] for n in self.graph.nodes if n.op == "placeholder"]
+        last: fx.Node | None = None  # of what runs where a classifier does not
         for node in self.graph.nodes:
             if node.op == "placeholder":
                 continue
+            linear = self._classifier(node)
+            if linear is not None:
+                self._add(1, f"{self.names[linear]} = {self._classifier_call(node, linear)}")
+                self._add(1, f"if {self.names[linear]} is None:")
+                self.depth, last = 1, linear
             if node.op == "output":
-                self.source.add(1, f"return {self._argument(node.args[0])}")
+                self._add(1, f"return {self._argument(node.args[0])}")
             elif node in self.by_out:
                 self._group(self.by_out[node])
             elif node not in self.inside:
-                self.source.add(1, self._node(node))
+                self._add(1, self._node(node))
             self._release(node)
+            if node is last:
+                self.depth = 0
         return self.source.function(f"def run({', '.join(['self', *inputs])}):")
 
     def _last_uses(self) -> dict[fx.Node, list[fx.Node]]:
@@ -237,7 +253,7 @@ class _Run:
     def _release(self, node: fx.Node) -> None:
         names = [self.names[dead] for dead in self.last_use.get(node, ())]
         if names and node.op != "output":
-            self.source.add(1, f"del {', '.join(names)}")
+            self._add(1, f"del {', '.join(names)}")
 
     def _node(self, node: fx.Node) -> str:
         """One original operation."""
@@ -279,13 +295,13 @@ class _Run:
 
     def _group(self, group: Group) -> None:
         out = self.names[group.out]
-        self.source.add(1, f"{out} = {self._call(group)}")
-        self.source.add(1, f"if {out} is None:")
+        self._add(1, f"{out} = {self._call(group)}")
+        self._add(1, f"if {out} is None:")
         for node in group.nodes:
-            self.source.add(2, self._node(node))
+            self._add(2, self._node(node))
         hidden = [self.names[node] for node in group.nodes if node is not group.out]
         if hidden:
-            self.source.add(2, f"del {', '.join(hidden)}")
+            self._add(2, f"del {', '.join(hidden)}")
 
     def _call(self, group: Group) -> str:
         """The call of runtime.py that runs a group."""
@@ -296,9 +312,7 @@ class _Run:
         unit = group.units[-1]
         act = self._act(unit)
         if group.blocks:
-            blocks = "".join(f"({self._block(block)}), " for block in group.blocks)
-            stem = "None" if group.stem is None else f"({self._stem(group.stem)})"
-            return f"{self._runtime('residual_stage')}({x}, {stem}, ({blocks}))"
+            return f"{self._runtime('residual_stage')}({self._stage(group)})"
         if group.preact is not None:
             bns = "".join(f"{self._module(unit.bn)}, " for unit in group.units)
             nodes = [*(unit.conv for unit in group.units[1:]), group.preact.last]
@@ -315,6 +329,33 @@ class _Run:
         parts = [self._module(node) for node in (unit.conv, unit.bn) if node is not None]
         op = "_".join(n for n, p in (("conv", unit.conv), ("bn", unit.bn)) if p is not None)
         return f"{self._runtime(op + '_act')}({x}, {', '.join(parts)}, {residual}, {act})"
+
+    def _stage(self, group: Group) -> str:
+        """Input, stem and blocks of a row of residual blocks."""
+        blocks = "".join(f"({self._block(block)}), " for block in group.blocks)
+        stem = "None" if group.stem is None else f"({self._stem(group.stem)})"
+        return f"{self.names[group.x]}, {stem}, ({blocks})"
+
+    def _classifier(self, node: fx.Node) -> fx.Node | None:
+        """The nn.Linear of the flattened mean of each channel right behind a row that ends here."""
+        if node not in self.by_out or not self.by_out[node].blocks:
+            return None
+        at = self.graph.position[node]
+        pool, flat, linear, *_ = *self.graph.nodes[at + 1 : at + 4], None, None, None
+        mean = self.by_out.get(pool)
+        if mean is None or mean.x is not node or len(node.users) != 1 or len(pool.users) != 1:
+            return None
+        if not isinstance(self.graph.leaf(mean.pool), nn.AdaptiveAvgPool2d):
+            return None
+        if flat is None or flat.target not in _FLATTEN or flat.args != (pool, 1) or flat.kwargs:
+            return None
+        if not is_linear(self.graph.leaf(linear)) or len(flat.users) != 1:
+            return None
+        return linear if linear.args == (flat,) and not linear.kwargs else None
+
+    def _classifier_call(self, node: fx.Node, linear: fx.Node) -> str:
+        stage = self._stage(self.by_out[node])
+        return f"{self._runtime('classifier')}({stage}, {self._module(linear)})"
 
     def _block(self, group: Group) -> str:
         """Layers, projection and activation of a residual block."""

@@ -170,6 +170,13 @@ def residual_stage(x: Tensor, stem: Any, blocks: Any) -> Tensor | None:
     return run_residual_stage(_input(call, first_conv), call.ns, made, rows)
 
 
+def classifier(x: Tensor, stem: Any, blocks: Any, linear: Any) -> Tensor | None:
+    """linear of each channel's mean over what residual_stage gives; in inference alone."""
+    if not inference.serves(x) or not (stem is None or stem[3:] == blocks[0][2:]):
+        return None
+    return inference.row(x, stem, blocks, linear)
+
+
 def _stage_inference(x: Tensor, stem: Any, blocks: Any) -> Tensor | None:
     if stem is None or stem[3:] == blocks[0][2:]:
         return inference.row(x, stem, blocks)

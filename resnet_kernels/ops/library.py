@@ -50,7 +50,7 @@ _CPU_ONLY = (
     "packed_filters() -> int[]",
     "cpu_isa() -> int",
     "keep_chain(Tensor[] tensors, int[] geometry, float[] eps, int[] blocks, int[] pool, int act, "
-    "float slope) -> int",
+    "float slope, Tensor[] head) -> int",
     "drop_chain(int chain) -> ()",
     "chain_inference(int chain, Tensor x, Tensor? residual) -> Tensor?",
     "linear_inference(Tensor x, Tensor w, Tensor? bias) -> Tensor?",

@@ -1,13 +1,14 @@
 // chain_inference: blocks act(bn_n(conv_n(... act(bn_1(conv_1(x))))) + residual) one after the
 // other, the residual itself convolved and normalised if it has a layer, with fixed statistics and
-// no gradients. All of it is one call: for one image, the way from Python to a kernel and back
-// takes longer than some convolutions. Its layers are handed over once, by keep_chain: to pass 265
-// tensors takes as long as two of them. Serves what conv_fwd's own kernels serve; returns nothing,
-// before it has begun, for everything else, which then goes the way of one call per layer and is
-// refused there if it is wrong.
+// no gradients; behind them a classifier, if there is one. All of it is one call: for one image,
+// the way from Python to a kernel and back takes longer than some convolutions. Its layers are
+// handed over once, by keep_chain: to pass 265 tensors takes as long as two of them. Serves what
+// conv_fwd's own kernels serve; returns nothing, before it has begun, for everything else, which
+// then goes the way of one call per layer and is refused there if it is wrong.
 #include <mutex>
 #include <unordered_map>
 
+#include "chain_head.h"
 #include "chain_run.h"
 
 namespace rnk {
@@ -110,6 +111,7 @@ struct KeptChain {
   std::optional<ChainPool> pool;
   Act act;
   double slope;
+  std::vector<Tensor> head;  // of a linear layer behind the mean of each channel, or empty
 
   std::vector<ChainLayer> layers() const {
     std::vector<ChainLayer> layers;
@@ -126,12 +128,14 @@ int64_t last_chain = 0;
 
 int64_t keep_chain(const std::vector<Tensor>& tensors, const Ints& geometry,
                    const std::vector<double>& eps, const Ints& blocks, const Ints& pool,
-                   int64_t act, double slope) {
+                   int64_t act, double slope, const std::vector<Tensor>& head) {
   const size_t count = eps.size();
   STD_TORCH_CHECK(tensors.size() == count * kTensors && geometry.size() == count * kGeometry,
                   "keep_chain: expected 5 tensors and 7 numbers a layer");
-  const auto chain = std::make_shared<const KeptChain>(KeptChain{
-      tensors, geometry, eps, blocks_of(blocks, count), ChainPool::of(pool), act_of(act), slope});
+  STD_TORCH_CHECK(head.size() <= 2, "head: expected a weight and a bias");
+  const auto chain =
+      std::make_shared<const KeptChain>(KeptChain{tensors, geometry, eps, blocks_of(blocks, count),
+                                                  ChainPool::of(pool), act_of(act), slope, head});
   STD_TORCH_CHECK(!chain->pool || chain->blocks[0].adds != Adds::kProjection,
                   "pool: not behind a projection");
   const std::lock_guard<std::mutex> lock(mutex);
@@ -187,6 +191,9 @@ OptionalTensor chain_inference(int64_t kept, const Tensor& x, const OptionalTens
   const Ints added = residual.has_value() ? sizes_of(*residual) : Ints{};
   const auto shapes = shapes_of(layers, blocks, chain->pool, sizes_of(x), added);
   if (!shapes) return std::nullopt;
+  std::optional<ChainHead> head;
+  if (!chain->head.empty() && !(head = ChainHead::of(chain->head, shapes->out)))
+    return std::nullopt;
 
   const DeviceScope scope(x);
   std::vector<RunningLayer> running =
@@ -203,6 +210,7 @@ OptionalTensor chain_inference(int64_t kept, const Tensor& x, const OptionalTens
   const Tensor y = empty_in(x, shapes->out, MemoryFormat::ChannelsLast);
   const int64_t added_floats = added.empty() ? 0 : added[1] * added[2] * added[3];
   row.run(floats(x), floats(residual), added_floats, x.size(0), static_cast<float*>(device_ptr(y)));
+  if (head) return head->run(y, scope.context());
   return y;
 }
 
