@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .fusion import fuse
+from .ops.pad_shortcut import pad_shortcut
 
 _ACTS: dict[str, Callable[[float], nn.Module]] = {
     "identity": lambda slope: nn.Identity(),
@@ -148,8 +148,7 @@ class PadShortcut(nn.Module):
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x[:, :, :: self.stride, :: self.stride]
-        return F.pad(x, (0, 0, 0, 0, self.front, self.back))
+        return pad_shortcut(x, self.stride, self.front, self.back)
 
 
 class BasicBlock(nn.Module):

@@ -23,13 +23,8 @@ def forward_of(module: nn.Module) -> Any:
 
 
 def kind_of_class(cls: type) -> str:
-    """ "conv", "bn", "act", "pool", "identity" or "" for anything else, subclasses included."""
-    if cls in _CLASSES:
-        return _CLASSES[cls]
-    # Known by name, so that torchvision is not imported.
-    if cls.__name__ == "FrozenBatchNorm2d" and cls.__module__ == "torchvision.ops.misc":
-        return "bn"
-    return ""
+    """ "conv", "bn", "act", "pool", "pad", "identity" or "" for all else, subclasses included."""
+    return _CLASSES.get(cls) or _NAMED_CLASSES.get((cls.__module__, cls.__name__), "")
 
 
 def is_layer(module: nn.Module) -> bool:
@@ -58,6 +53,11 @@ _CLASSES: dict[type, str] = {
     nn.MaxPool2d: "pool",
     nn.AvgPool2d: "pool",
     nn.AdaptiveAvgPool2d: "pool",
+}
+# Known by name, so that torchvision is not imported, and because .nn imports this package.
+_NAMED_CLASSES = {
+    ("torchvision.ops.misc", "FrozenBatchNorm2d"): "bn",
+    ("resnet_kernels.nn", "PadShortcut"): "pad",
 }
 # Modules that neither change their input nor return (a view of) it.
 _FRESH_CLASSES = (
@@ -102,9 +102,8 @@ def is_stateless(module: nn.Module) -> bool:
     """Whether the module is a user's function in module form (LambdaLayer, Swish)."""
     own = module.__dict__
     package = type(module).__module__.partition(".")[0]
-    return package not in ("torch", "torchvision", "timm") and not (
-        own["_modules"] or own["_parameters"] or own["_buffers"]
-    )
+    known = package in ("torch", "torchvision", "timm") or kind_of_class(type(module)) != ""
+    return not (known or own["_modules"] or own["_parameters"] or own["_buffers"])
 
 
 # In the meta of a node that stands for a BatchNormAct2d without its activation.
@@ -252,16 +251,17 @@ class Graph:
             return frozenset()
         return frozenset().union(*(self.roots(n) for n in node.all_input_nodes))
 
-    def _is_norm(self, node: fx.Node) -> bool:
+    def _is_norm_or_pad(self, node: fx.Node) -> bool:
         leaf = self.leaf(node)
-        return NORM_ONLY in node.meta or (leaf is not None and kind_of_class(type(leaf)) == "bn")
+        kind = "" if leaf is None else kind_of_class(type(leaf))
+        return NORM_ONLY in node.meta or kind in ("bn", "pad")
 
     def _is_fresh(self, node: fx.Node) -> bool:
         if node.op == "call_module":
             leaf = self.leaf(node)
             if leaf is None or hooked(leaf):
                 return False
-            if type(leaf) in _FRESH_CLASSES or self._is_norm(node):
+            if type(leaf) in _FRESH_CLASSES or self._is_norm_or_pad(node):
                 return True
             is_dropout = isinstance(leaf, (nn.Dropout, nn.Dropout2d))
             return type(leaf) in _IN_PLACE_CLASSES and not (is_dropout or leaf.inplace)
