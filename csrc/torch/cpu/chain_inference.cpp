@@ -207,10 +207,13 @@ OptionalTensor chain_inference(int64_t kept, const Tensor& x, const OptionalTens
     row.add(Chain({first, first + block.count}, std::move(projection), block.adds != Adds::kNothing,
                   block.first == 0 ? shapes->pool : std::nullopt));
   }
-  const Tensor y = empty_in(x, shapes->out, MemoryFormat::ChannelsLast);
+  Tensor y = empty_in(x, shapes->out, MemoryFormat::ChannelsLast);
   const int64_t added_floats = added.empty() ? 0 : added[1] * added[2] * added[3];
-  row.run(floats(x), floats(residual), added_floats, x.size(0), static_cast<float*>(device_ptr(y)));
-  if (head) return head->run(y, scope.context());
+  cpu::with_team(scope.context(), thread_count(), [&] {
+    row.run(floats(x), floats(residual), added_floats, x.size(0),
+            static_cast<float*>(device_ptr(y)));
+    if (head) y = head->run(y, cpu::team_parallel_for);
+  });
   return y;
 }
 

@@ -8,6 +8,7 @@
 #include "../../cpu/conv_serves.h"
 #include "../../cpu/max_pool_fwd.h"
 #include "../../cpu/scratch.h"
+#include "../../cpu/team.h"
 #include "../backend.h"
 #include "../pool_shape.h"
 #include "conv_own.h"
@@ -55,12 +56,13 @@ inline Ints out_size(const ConvShape& s) { return {s.n, s.k, s.p, s.q}; }
 inline int64_t in_floats(const ConvShape& s) { return s.c * s.h * s.w; }  // of an image
 inline int64_t out_floats(const ConvShape& s) { return s.k * s.p * s.q; }
 
-// A layer that runs: on some of the images at a time, with what is the same for all of them.
+// A layer that runs, in a team: on some of the images at a time, with what is the same for all of
+// them.
 class RunningLayer {
  public:
   RunningLayer(const ChainLayer& layer, const ConvShape& shape, Act act, double slope,
                cpu::ParallelFor parallel_for)
-      : vectors_(4 * shape.k), parallel_for_(parallel_for) {
+      : vectors_(4 * shape.k) {
     float* at = vectors_.data();  // mean, rstd, scale, bias
     const auto vector = [&](int i) {
       return VectorIn{device_ptr(layer.tensors[i]), DType::kFloat32};
@@ -88,21 +90,19 @@ class RunningLayer {
   RunningLayer(RunningLayer&&) = default;  // the pointers stay with what they point to
 
   const ConvShape& shape() const { return params_.shape; }
-  cpu::ParallelFor parallel_for() const { return parallel_for_; }
 
   void run(const float* x, const float* residual, int64_t images, float* y) {
     params_.shape.n = images;
     params_.x = x;
     params_.residual = residual;
     params_.y = y;
-    launch::conv_fwd(params_, parallel_for_);
+    launch::conv_fwd(params_, cpu::team_parallel_for);
   }
 
  private:
   std::vector<float> vectors_;
   std::shared_ptr<const float> packed_;
   ConvFwdParams params_{};
-  cpu::ParallelFor parallel_for_;
 };
 
 // How many images are in work at a time, so that what lies between layers stays in the caches: the
@@ -174,7 +174,7 @@ class Chain {
     params.indices = reinterpret_cast<uint8_t*>(places);
     params.shape = *pool_;
     params.shape.n = images;
-    launch::max_pool_fwd(params, layers_[0].parallel_for());
+    launch::max_pool_fwd(params, cpu::team_parallel_for);
   }
 
   std::vector<RunningLayer> layers_;
