@@ -18,10 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import library
+from ..ops.direct import PLAIN, is_direct
 from ..ops.layers import act_spec
 from ..ops.packed_filter import inference_filter
 from ..ops.pool import max_pool_args
-from .layers import PLAIN, few_taps, transformed
+from .layers import few_taps
 
 _NATIVE = library.NAMESPACES["native"]
 _OPS = torch.ops.resnet_kernels
@@ -35,20 +36,16 @@ _HAS_KERNELS = library.has_native_kernel("conv_fwd", "cpu")
 
 def serves(x: Any) -> bool:
     """Whether the call may go by chain_inference, as far as what surrounds it tells."""
-    return _is_direct(x)
+    return _infers_directly(x)
 
 
-def _is_direct(x: Any) -> bool:
+def _infers_directly(x: Any) -> bool:
     """Whether x is a CPU tensor, and nothing derives, traces or transforms what is done with it."""
     return (
         _HAS_KERNELS
         and not torch.is_grad_enabled()
-        and type(x) in PLAIN
-        and x.is_cpu
-        and not torch.compiler.is_compiling()
+        and is_direct(x)
         and not torch.is_autocast_enabled("cpu")
-        and torch._C._len_torch_dispatch_stack() == 0
-        and not transformed()
         and library.namespace().name == _NATIVE
     )
 
@@ -227,7 +224,7 @@ def row(
 def linear(x: Tensor, layer: Any) -> Tensor | None:
     """x [N, C] by nn.Linear, whose weight is kept packed. None: not served."""
     weight, bias = layer._parameters.get("weight"), layer._parameters.get("bias")
-    if not _is_direct(x) or type(weight) is not nn.Parameter:
+    if not _infers_directly(x) or type(weight) is not nn.Parameter:
         return None
     if not (bias is None or type(bias) in PLAIN):
         return None

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..ops import checks
 from ..ops.bn_layer import BNMode, BNParams
+from ..ops.direct import PLAIN, transformed
 from ..ops.fakes import conv_out_size, stats_dtype
 from ..ops.layers import (
     ConvArgs,
@@ -27,7 +28,6 @@ from ..ops.library import namespace
 from ..ops.pool import MAX_TAPS
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-PLAIN = (Tensor, nn.Parameter)
 _MISSING = object()
 
 
@@ -51,16 +51,6 @@ def is_plain(x: Any) -> bool:
         and x.dtype in _DTYPES
         and x.device.type in ("cpu", "cuda")
         and x.layout is torch.strided
-    )
-
-
-def transformed() -> bool:
-    """Whether functorch or forward-mode gradients are active."""
-    if torch.compiler.is_compiling():
-        return False
-    return (
-        torch._C._functorch.peek_interpreter_stack() is not None
-        or torch.autograd.forward_ad._current_level >= 0
     )
 
 

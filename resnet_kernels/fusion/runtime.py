@@ -16,6 +16,7 @@ from .. import ops
 from ..ops.bn_act import run_bn_act
 from ..ops.conv_act import run_conv_act
 from ..ops.conv_bn_act import run_conv_bn_act
+from ..ops.direct import transformed
 from ..ops.fakes import pool_out_size
 from ..ops.layers import Layer, act_spec, pad_extra
 from ..ops.pool import max_pool_args
@@ -33,7 +34,6 @@ from .layers import (
     padded_layer,
     plain_conv,
     start,
-    transformed,
 )
 
 
