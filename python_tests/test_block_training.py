@@ -361,6 +361,23 @@ def test_saved_tensors_that_are_copies(calls: Calls) -> None:
     assert calls.served() == (1, 1)
 
 
+@pytest.mark.parametrize("projects", [False, True])
+def test_memory_is_that_of_op_by_op(projects: bool, calls: Calls) -> None:
+    def asked() -> tuple[int, int]:
+        """Bytes that a step left in the pool, and blocks that it asked the system for."""
+        torch.ops.resnet_kernels.empty_pool()
+        fresh = torch.ops.resnet_kernels.pool_sizes()[3]
+        Block(case).step()
+        sizes = torch.ops.resnet_kernels.pool_sizes()
+        return sizes[1], sizes[3] - fresh
+
+    case = Case(((32, 1), (32, 3), (96, 1)), size=(4, 96, 32, 32), projects=projects)
+    one, calls.on = asked(), False
+    assert calls.served() == (1, 1)
+    assert one == asked()
+    assert one[1] > 5
+
+
 def test_wrong_numbers_are_refused() -> None:
     x, w = torch.ones(2, 4, 3, 3), torch.ones(4, 4, 1, 1)
     forward = torch.ops.resnet_kernels.block_training_forward
