@@ -67,8 +67,7 @@ class Case(NamedTuple):
     conv_bias: bool = False
     without: tuple[str, ...] = ()  # tensors that no layer has
     frozen: tuple[str, ...] = ()  # "x", "shortcut", or name_layer, that want no gradient
-    momentum: float | None = 0.1
-    eps: float = 1e-5
+    momenta: tuple[float | None, ...] = (0.1, 0.2, 0.3, 0.4)  # of the layers
     training: bool = True
 
 
@@ -115,8 +114,8 @@ class Block:
                 **geometry,
                 padding=r // 2 * geometry["dilation"],
                 training=case.training,
-                momentum=case.momentum,
-                eps=case.eps,
+                momentum=case.momenta[i],
+                eps=1e-5 * (i + 1),
             )
         )
 
@@ -176,8 +175,8 @@ SERVED = {
     "leaky, projection": Case(BOTTLENECK, projects=True, act="leaky_relu"),
     "no affine": Case(without=("gamma", "beta")),
     "no running statistics": Case(without=("running_mean", "running_var", "num_batches_tracked")),
-    "no momentum": Case(momentum=None),
-    "whole momentum": Case(momentum=1, eps=1e-3),
+    "no momentum": Case(momenta=(None, 0.1)),
+    "whole momentum": Case(momenta=(1, 0)),
     "convolution bias": Case(projects=True, conv_bias=True),
     "bf16": Case(BOTTLENECK, projects=True, dtype=torch.bfloat16),
     "fp16": Case(dtype=torch.float16),
@@ -187,6 +186,8 @@ SERVED = {
     "sliced": Case(layout="sliced"),
     "one channel": Case(((1, 3), (1, 3)), size=(2, 1, 6, 6)),
     "one channel between": Case(((1, 1), (16, 3))),
+    "branches of two layouts": Case(((1, 1), (16, 3)), projects=True),
+    "bf16, leaky, contiguous": Case(act="leaky_relu", dtype=torch.bfloat16, layout="contiguous"),
     "one pixel": Case(size=(4, 16, 1, 1), layout="contiguous"),
     "one pixel left": Case(((24, 3), (24, 3)), projects=True, stride=2, size=(4, 16, 2, 2)),
     "three channels": Case(((3, 3), (3, 3)), size=(2, 3, 5, 9)),
