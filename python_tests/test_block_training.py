@@ -214,6 +214,14 @@ def test_same_bits(name: str, calls: Calls) -> None:
     assert both(calls, SERVED[name]) == (1, 1)
 
 
+@pytest.mark.parametrize("on", [False, True])
+def test_branches_of_two_layouts_give_what_one_layout_does(on: bool, calls: Calls) -> None:
+    case, calls.on = SERVED["branches of two layouts"], on
+    one, other = Block(case).step(), Block(case._replace(layout="contiguous")).step()
+    for name, value in one.items():
+        torch.testing.assert_close(value, other[name], rtol=1e-4, atol=1e-4, msg=name)
+
+
 @pytest.mark.parametrize(
     "case",
     [

@@ -289,7 +289,9 @@ def block_backward(
     branch = None if has_shortcut else g
     if spec.downsample is not None:
         i = last + 1
-        dw, below = step.run(i, [_Incoming(g, sums2, IDENTITY)], x, None, needs.x)
+        # A branch with one channel between lies contiguous whatever x is.
+        arriving = [_Incoming(dense_like(g, ys[i]), sums2, IDENTITY)]
+        dw, below = step.run(i, arriving, x, None, needs.x)
         grads[i] = (dw, *step.vectors(i, sums2), *NO_BUFFERS)
         branch = None if below is None else below.g
 

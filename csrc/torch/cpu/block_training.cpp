@@ -159,7 +159,7 @@ class Backward {
       const size_t i = block.projection();
       keep_vectors(i, *sums2);
       if (needs_x() || needs(i, 0)) {
-        const Tensor dy = gradient_of_y(i, {g, *sums2, kIdentity});
+        const Tensor dy = gradient_of_y(i, {dense_like(g, layer(i).y), *sums2, kIdentity});
         keep_weight(i, dy);
         if (needs_x()) branch = below_first(i, dy, std::nullopt);
       }
