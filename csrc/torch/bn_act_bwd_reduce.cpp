@@ -55,6 +55,8 @@ Tensor empty_sums(const Tensor& y) {
   return empty_on(y, {2, y.size(1)}, stats_type(y));
 }
 
+}  // namespace
+
 Tensor bn_act_bwd_reduce(const Tensor& dz, const Tensor& y, const Tensor& mean, const Tensor& rstd,
                          const Tensor& scale, const Tensor& bias, int64_t act, double slope) {
   Tensor sums = empty_sums(y);
@@ -62,8 +64,6 @@ Tensor bn_act_bwd_reduce(const Tensor& dz, const Tensor& y, const Tensor& mean, 
   run(dz, y, bn, BnSide{}, std::nullopt, std::nullopt, std::nullopt, act, slope);
   return sums;
 }
-
-}  // namespace
 
 std::tuple<Tensor, Tensor> bn_act_bwd_reduce_add(const Tensor& dz, const Tensor& y,
                                                  const Tensor& mean, const Tensor& rstd,
@@ -76,8 +76,6 @@ std::tuple<Tensor, Tensor> bn_act_bwd_reduce_add(const Tensor& dz, const Tensor&
   run(dz, y, bn, BnSide{}, residual, mask, g, act, slope);
   return {g, sums};
 }
-
-namespace {
 
 std::tuple<Tensor, Tensor, Tensor> bn_act_bwd_reduce_dual(
     const Tensor& dz, const Tensor& y, const Tensor& mean, const Tensor& rstd, const Tensor& scale,
@@ -92,7 +90,6 @@ std::tuple<Tensor, Tensor, Tensor> bn_act_bwd_reduce_dual(
   return {g, sums, sums2};
 }
 
-}  // namespace
 }  // namespace rnk
 
 RNK_REGISTER(bn_act_bwd_reduce)

@@ -46,8 +46,6 @@ Tensor bn_act_fwd(const Tensor& y, const Tensor& scale, const Tensor& bias,
   return run(y, scale, bias, residual, scale2, bias2, act, slope, std::nullopt);
 }
 
-namespace {
-
 std::tuple<Tensor, Tensor> bn_act_fwd_mask(const Tensor& y, const Tensor& scale, const Tensor& bias,
                                            const OptionalTensor& residual,
                                            const OptionalTensor& scale2,
@@ -57,7 +55,6 @@ std::tuple<Tensor, Tensor> bn_act_fwd_mask(const Tensor& y, const Tensor& scale,
   return {z, mask};
 }
 
-}  // namespace
 }  // namespace rnk
 
 RNK_REGISTER(bn_act_fwd)

@@ -1,6 +1,7 @@
 // bn_bwd_apply: dy = A * g' + B * (y - mean) + C, g' = g or g * act'(scale * y + bias).
 #include "backend.h"
 #include "conv_run.h"
+#include "ops.h"
 
 #if !defined(RNK_BACKEND_CPU)
 #include "../cuda/bn_bwd_apply.h"
@@ -9,7 +10,6 @@
 #endif
 
 namespace rnk {
-namespace {
 
 Tensor bn_bwd_apply(const Tensor& g, const Tensor& y, const Tensor& mean, const Tensor& abc,
                     const OptionalTensor& scale, const OptionalTensor& bias, int64_t act,
@@ -42,8 +42,6 @@ Tensor bn_bwd_apply(const Tensor& g, const Tensor& y, const Tensor& mean, const 
   scope.check_launch("bn_bwd_apply");
   return dy;
 }
-
-}  // namespace
 
 Tensor apply_bn_bwd(const NextBn& next) {
   const auto identity = static_cast<int64_t>(Act::kIdentity);

@@ -1,5 +1,6 @@
 // bn_bwd_finalize: sums [2, C], gamma, rstd, count -> A, B, C as [3, C].
 #include "backend.h"
+#include "ops.h"
 #include "vectors.h"
 
 #if !defined(RNK_BACKEND_CPU)
@@ -9,7 +10,6 @@
 #endif
 
 namespace rnk {
-namespace {
 
 Tensor bn_bwd_finalize(const Tensor& sums, const OptionalTensor& gamma, const Tensor& rstd,
                        const Tensor& count) {
@@ -31,7 +31,6 @@ Tensor bn_bwd_finalize(const Tensor& sums, const OptionalTensor& gamma, const Te
   return abc;
 }
 
-}  // namespace
 }  // namespace rnk
 
 RNK_REGISTER(bn_bwd_finalize)

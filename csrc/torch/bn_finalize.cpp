@@ -1,6 +1,7 @@
 // bn_finalize: statistics [G, 3, C] -> mean, rstd, scale, bias, count; updates the running
 // statistics.
 #include "backend.h"
+#include "ops.h"
 #include "vectors.h"
 
 #if !defined(RNK_BACKEND_CPU)
@@ -19,6 +20,8 @@ int64_t* counter(const OptionalTensor& t, const Tensor& like) {
   STD_TORCH_CHECK(t->device() == like.device(), "num_batches_tracked: device differs");
   return static_cast<int64_t*>(device_ptr(*t));
 }
+
+}  // namespace
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> bn_finalize(
     const Tensor& stats, const OptionalTensor& gamma, const OptionalTensor& beta,
@@ -58,7 +61,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> bn_finalize(
   return {mean, rstd, scale, bias, count};
 }
 
-}  // namespace
 }  // namespace rnk
 
 RNK_REGISTER(bn_finalize)

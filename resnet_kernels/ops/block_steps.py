@@ -12,9 +12,18 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from . import block_call
 from .acts import IDENTITY
+from .block_parts import (
+    NO_BUFFERS,
+    BlockGrads,
+    BlockKept,
+    BlockNeeds,
+    BlockParams,
+    BlockSpec,
+    LayerGrads,
+)
 from .bn_layer import (
-    BNParams,
     BNState,
     act_backward,
     act_forward,
@@ -29,7 +38,6 @@ from .layers import (
     LAYER_TENSORS,
     NO_PROLOGUE,
     ActSpec,
-    LayerSpec,
     Prologue,
     conv_bn_forward,
     fuses_apply,
@@ -38,60 +46,6 @@ from .layers import (
 )
 from .layout import conv_memory_format
 from .packed_filter import inference_filter
-
-LayerGrads = tuple[Tensor | None, ...]
-
-
-class BlockSpec(NamedTuple):
-    """What is not a tensor: the main branch's layers, the projection, the activation."""
-
-    convs: tuple[LayerSpec, ...]
-    downsample: LayerSpec | None
-    act: ActSpec
-
-    @property
-    def layers(self) -> tuple[LayerSpec, ...]:
-        return self.convs if self.downsample is None else (*self.convs, self.downsample)
-
-
-class BlockKept(NamedTuple):
-    """What forward keeps beside x: y and state per layer, downsample last; the output's mask."""
-
-    ys: list[Tensor]
-    states: list[BNState]
-    mask: Tensor | None
-
-    def flat(self) -> list[Tensor | None]:
-        """As a list for save_for_backward; kept_from_flat is the inverse."""
-        rows: list[Tensor | None] = [self.mask]
-        for y, state in zip(self.ys, self.states, strict=True):
-            rows += [y, *state]
-        return rows
-
-
-_KEPT_PER_LAYER = 1 + len(BNState._fields)
-
-
-def kept_size(spec: BlockSpec) -> int:
-    return 1 + _KEPT_PER_LAYER * len(spec.layers)
-
-
-def kept_from_flat(flat: Sequence[Any]) -> BlockKept:
-    rows = [flat[i : i + _KEPT_PER_LAYER] for i in range(1, len(flat), _KEPT_PER_LAYER)]
-    return BlockKept([row[0] for row in rows], [BNState(*row[1:]) for row in rows], flat[0])
-
-
-class BlockParams(NamedTuple):
-    """Tensors of a block's layers, downsample last."""
-
-    weights: list[Tensor]
-    vectors: list[BNParams]
-
-
-def params_from_flat(flat: Sequence[Any]) -> BlockParams:
-    """The inverse of chaining Layer.tensors()."""
-    rows = [flat[i : i + LAYER_TENSORS] for i in range(0, len(flat), LAYER_TENSORS)]
-    return BlockParams([row[0] for row in rows], [BNParams(*row[1:]) for row in rows])
 
 
 def prologue_of(state: BNState, act: ActSpec) -> Prologue:
@@ -111,6 +65,9 @@ def _skip(
 def block_forward(
     ns: Any, spec: BlockSpec, x: Tensor, shortcut: Tensor | None, params: BlockParams
 ) -> tuple[Tensor, BlockKept]:
+    done = block_call.forward(ns, spec, x, shortcut, params)
+    if done is not None:
+        return done
     ys: list[Tensor] = []
     states: list[BNState] = []
     h, prologue = x, NO_PROLOGUE
@@ -165,25 +122,6 @@ def block_inference(
     for i in range(last):
         h = conv(h, i, None, spec.act)
     return conv(h, last, residual, spec.act)
-
-
-class BlockNeeds(NamedTuple):
-    """Which gradients are wanted: of x, of the shortcut, of each layer's tensors."""
-
-    x: bool
-    shortcut: bool
-    layers: list[tuple[bool, ...]]
-
-
-def needs_from_flat(x: bool, shortcut: bool, flat: Sequence[bool]) -> BlockNeeds:
-    rows = [tuple(flat[i : i + LAYER_TENSORS]) for i in range(0, len(flat), LAYER_TENSORS)]
-    return BlockNeeds(x, shortcut, rows)
-
-
-class BlockGrads(NamedTuple):
-    dx: Tensor | None
-    dshortcut: Tensor | None
-    layers: list[LayerGrads]
 
 
 class _Incoming(NamedTuple):
@@ -319,9 +257,6 @@ class _LayerBackward(NamedTuple):
         return dw, self.separate(i, dy, x, branch) if below else None
 
 
-_NO_BUFFERS = (None, None, None)
-
-
 def block_backward(
     ns: Any,
     spec: BlockSpec,
@@ -334,6 +269,9 @@ def block_backward(
     needs: BlockNeeds,
 ) -> BlockGrads:
     """Backward of block_forward. shortcut: read only by activations that leave no mask."""
+    done = block_call.backward(ns, spec, dout, x, has_shortcut, params, kept, needs)
+    if done is not None:
+        return done
     act, slope = spec.act
     ys, states, mask = kept
     last = len(spec.convs) - 1
@@ -351,8 +289,10 @@ def block_backward(
     branch = None if has_shortcut else g
     if spec.downsample is not None:
         i = last + 1
-        dw, below = step.run(i, [_Incoming(g, sums2, IDENTITY)], x, None, needs.x)
-        grads[i] = (dw, *step.vectors(i, sums2), *_NO_BUFFERS)
+        # A branch with one channel between lies contiguous whatever x is.
+        arriving = [_Incoming(dense_like(g, ys[i]), sums2, IDENTITY)]
+        dw, below = step.run(i, arriving, x, None, needs.x)
+        grads[i] = (dw, *step.vectors(i, sums2), *NO_BUFFERS)
         branch = None if below is None else below.g
 
     dshortcut = g if needs.shortcut else None
@@ -361,7 +301,7 @@ def block_backward(
     for i in range(last, -1, -1):
         vectors = step.vectors(i, arriving[0].sums)
         dw, following = step.run(i, arriving, x, branch if i == 0 else None, step.below(i))
-        grads[i] = (dw, *vectors, *_NO_BUFFERS)
+        grads[i] = (dw, *vectors, *NO_BUFFERS)
         if following is None:
             break
         arriving.append(following)

@@ -42,8 +42,8 @@ _triton_fills: set[str] = set()
 _COMPILED_FALLBACKS = ("conv_fwd", "conv_fwd_stats", "conv_dgrad", "conv_dgrad_bn", "conv_wgrad")
 _compiled_calls_before: Counter[str] = Counter()
 # What the CPU library has besides: csrc/torch/conv_aten.cpp; csrc/torch/cpu: filter_cache.cpp,
-# cpu_isa.cpp, chain_inference.cpp, linear_inference.cpp, pad_shortcut.cpp, fma_peak.cpp and
-# pooled.cpp.
+# cpu_isa.cpp, chain_inference.cpp, linear_inference.cpp, pad_shortcut.cpp, block_training.cpp,
+# fma_peak.cpp and pooled.cpp.
 _CPU_ONLY = (
     "conv_fallback_calls() -> int[]",
     "keep_packed_filter(int address) -> ()",
@@ -57,6 +57,12 @@ _CPU_ONLY = (
     "linear_inference(Tensor x, Tensor w, Tensor? bias) -> Tensor?",
     "pad_shortcut_fwd(Tensor x, int stride, int front, int back) -> Tensor",
     "pad_shortcut_bwd(Tensor dz, int h, int w, int stride, int front, int back) -> Tensor",
+    "block_training_forward(Tensor x, Tensor? shortcut, Tensor[] weights, Tensor?[] vectors, "
+    "Tensor(a!)?[] buffers, int[] geometry, float?[] momenta, float[] eps, int main, int act, "
+    "float slope) -> Tensor[]",
+    "block_training_backward(Tensor dout, Tensor x, bool has_shortcut, Tensor[] weights, "
+    "Tensor?[] gammas, Tensor[] kept, bool[] needs, int[] geometry, int main, int act, "
+    "float slope) -> Tensor?[]",
     "fma_peak(Tensor like, int rounds) -> float",
     "pool_sizes() -> int[]",
     "empty_pool() -> ()",

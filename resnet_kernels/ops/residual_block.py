@@ -12,15 +12,13 @@ from torch.autograd.function import once_differentiable
 
 from . import checks
 from .acts import IDENTITY, SIGN_ACTS
-from .block_steps import (
+from .block_parts import (
     BlockSpec,
-    block_backward,
-    block_forward,
-    block_inference,
     kept_from_flat,
     needs_from_flat,
     params_from_flat,
 )
+from .block_steps import block_backward, block_forward, block_inference
 from .layers import (
     LAYER_TENSORS,
     ActSpec,

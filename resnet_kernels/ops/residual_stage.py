@@ -16,18 +16,15 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from . import checks
-from .block_steps import (
+from .block_parts import (
     BlockKept,
     BlockSpec,
-    block_backward,
-    block_forward,
-    block_inference,
-    block_output,
     kept_from_flat,
     kept_size,
     needs_from_flat,
     params_from_flat,
 )
+from .block_steps import block_backward, block_forward, block_inference, block_output
 from .bn_layer import BNParams
 from .fakes import pool_out_size
 from .layers import (
