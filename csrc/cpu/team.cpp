@@ -109,19 +109,23 @@ thread_local Team* team = nullptr;  // of the main() that this thread runs
 
 void with_team(ParallelFor parallel_for, int threads, void (*main)(void* data), void* data) {
   Team together(std::max(threads, 1));
+  std::exception_ptr error;  // parallel_for may know only how to tell that there was one
   const auto first = [&] {
-    struct Ending {
-      Team* before;
-      Team& own;
-      ~Ending() { team = before, own.end(); }
-    } const ending{std::exchange(team, &together), together};
-    main(data);
+    Team* const before = std::exchange(team, &together);
+    try {
+      main(data);
+    } catch (...) {
+      error = std::current_exception();
+    }
+    team = before;
+    together.end();
   };
   parallel(parallel_for, threads, 1, [&](int64_t begin, int64_t end) {
     for (int64_t place = begin; place < end; ++place) {
       place == 0 ? first() : together.serve(static_cast<int>(place));
     }
   });
+  if (error) std::rethrow_exception(error);
 }
 
 void team_parallel_for(int64_t begin, int64_t end, int64_t grain,

@@ -9,6 +9,7 @@ namespace rnk::cpu {
 
 // Runs main() on this thread, in one region of parallel_for, whose other threads wait busily for
 // what main() starts by team_parallel_for. Where fewer threads come, or none, main()'s does all.
+// Within main(), torch's own ops have one thread.
 void with_team(ParallelFor parallel_for, int threads, void (*main)(void* data), void* data);
 
 template <typename Main>
