@@ -1,8 +1,9 @@
 """Memory of a step: what autograd keeps for backward, and the peak that one step adds.
 
 The peak is measured in a process of its own per provider: on the CPU the high-water mark of the
-resident set over its level at rest (weights and optimizer loaded, two steps done, gradients freed),
-on a GPU torch's allocated bytes likewise.
+resident set over its level at rest (weights and optimizer loaded, two steps done, gradients and
+what allocators keep freed) in two more steps, the second with what the first left to it; on a GPU
+torch's allocated bytes in one.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..ops import empty_cache
 from .workload import Case, Workload
 
 WARMUP_STEPS = 2
@@ -68,11 +70,13 @@ def peak_of_call(call: Callable[[], object], device: torch.device) -> int | None
     if not _reset_high_water():
         return None
     rest = _status_bytes("VmRSS")
-    call()
+    for _ in range(2):  # what the ops keep for the next call is in the second one's peak
+        call()
     return _status_bytes("VmHWM") - rest
 
 
 def _reset_high_water() -> bool:
+    empty_cache()
     try:
         ctypes.CDLL(None).malloc_trim(0)  # what glibc keeps of freed blocks is no part of rest
         Path("/proc/self/clear_refs").write_text("5")
