@@ -3,7 +3,7 @@
 The peak is measured in a process of its own per provider: on the CPU the high-water mark of the
 resident set over its level at rest (weights and optimizer loaded, two steps done, gradients and
 what allocators keep freed) in two more steps, the second with what the first left to it; on a GPU
-torch's allocated bytes in one.
+torch's allocated bytes likewise.
 """
 
 from __future__ import annotations
@@ -54,7 +54,12 @@ def peak_of_step(work: Workload) -> int | None:
     for _ in range(WARMUP_STEPS):
         work.run()
     work.clear()
-    return peak_of_call(work.run, work.images.device)
+
+    def steps() -> None:
+        for _ in range(2):  # what the ops keep for the next step is in the second one's peak
+            work.run()
+
+    return peak_of_call(steps, work.images.device)
 
 
 def peak_of_call(call: Callable[[], object], device: torch.device) -> int | None:
@@ -70,8 +75,7 @@ def peak_of_call(call: Callable[[], object], device: torch.device) -> int | None
     if not _reset_high_water():
         return None
     rest = _status_bytes("VmRSS")
-    for _ in range(2):  # what the ops keep for the next call is in the second one's peak
-        call()
+    call()
     return _status_bytes("VmHWM") - rest
 
 
