@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-import gc
-import weakref
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from test_chain_inference import Calls, calls, images, lively  # noqa: F401 - calls is a fixture
+from test_kept_chain import check_freed
 from test_row_inference import bottlenecks
 from torch import Tensor, nn
 from torchvision.models import resnet
@@ -224,11 +223,4 @@ def test_gradients_go_layer_by_layer(calls: Calls) -> None:  # noqa: F811
 
 
 def test_freed_with_the_model() -> None:
-    model, x = rk.fuse(lively(Classifier())), images(1, 20)
-    with torch.no_grad():
-        for _ in range(3):
-            model(x)
-    tensors = [weakref.ref(t) for t in (*model.parameters(), *model.buffers())]
-    del model
-    gc.collect()
-    assert not [t for t in tensors if t() is not None]
+    check_freed(Classifier)

@@ -147,8 +147,9 @@ def test_an_image_smaller_than_the_pooling_is_refused_as_by_torch() -> None:
             network(images(1, 5))
 
 
-def test_freed_with_the_model() -> None:
-    model, x = rk.fuse(lively(Stem())), images(1, 20)
+def check_freed(make: Callable[[], nn.Module]) -> None:
+    """Nothing holds the tensors of a model that has run and is gone."""
+    model, x = rk.fuse(lively(make())), images(1, 20)
     with torch.no_grad():
         for _ in range(3):
             model(x)
@@ -156,6 +157,10 @@ def test_freed_with_the_model() -> None:
     del model
     gc.collect()
     assert not [t for t in tensors if t() is not None]
+
+
+def test_freed_with_the_model() -> None:
+    check_freed(Stem)
 
 
 def test_a_replaced_weight_is_freed_by_the_next_call() -> None:
