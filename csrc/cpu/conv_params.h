@@ -25,7 +25,8 @@ struct ConvPrologue {
 enum class ConvKernel : int64_t {
   kDirect,
   kWinograd2,  // F(2x2, 3x3)
-  kWinograd4   // F(4x4, 3x3)
+  kWinograd4,  // F(4x4, 3x3)
+  kSplit       // in three bf16 parts (conv_split.h)
 };
 
 // y = act(scale * conv + bias + residual), or y = conv and its statistics.

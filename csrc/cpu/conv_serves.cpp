@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "conv_split.h"
 #include "isa.h"
 #include "winograd.h"
 
@@ -45,7 +46,9 @@ bool conv_dgrad_serves(const ConvShape& shape, DType dtype) {
 bool conv_wgrad_serves(const ConvShape& shape, DType dtype) { return serves(shape, dtype, true); }
 
 ConvKernel conv_kernel(const ConvShape& shape) {
-  if (!winograd_serves(shape)) return ConvKernel::kDirect;
+  if (!winograd_serves(shape)) {
+    return conv_split_serves(shape) ? ConvKernel::kSplit : ConvKernel::kDirect;
+  }
   return chosen("winograd4x4") ? ConvKernel::kWinograd4 : ConvKernel::kWinograd2;
 }
 

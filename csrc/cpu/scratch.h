@@ -7,7 +7,7 @@
 namespace rnk::cpu {
 
 // What it is for. A thread has one piece for each, as large as was ever asked for.
-enum class Scratch : int { kFilter, kPartial, kInput, kOutput, kChain, kRow, kCount };
+enum class Scratch : int { kFilter, kPartial, kInput, kSums, kOutput, kChain, kRow, kCount };
 
 // At least `floats` floats, aligned to 64 bytes, contents undefined; valid until this thread asks
 // for the same piece again. Other threads may use it meanwhile.
