@@ -2,8 +2,6 @@
 // conv_fwd_direct.cpp and conv_dgrad_direct.cpp.
 #include "conv_split.h"
 
-#include <stdexcept>
-
 #include "cache.h"
 #include "conv_gather.h"
 #include "conv_partials.h"
@@ -13,16 +11,10 @@
 #define RNK_KERNELS "conv_split_kernels.h"
 #include "foreach_amx.h"
 
-#if RNK_HAS_AMX
-#define RNK_CALL_AMX(function, ...) return amx::function(__VA_ARGS__)
-#else
-#define RNK_CALL_AMX(function, ...) throw std::logic_error("built without AMX")
-#endif
-
 namespace rnk::cpu {
 
-// With fewer channels, much of what tiles multiply is nothing. Not by the size of the images: one of
-// a batch gives what it gives alone.
+// With fewer channels, much of what tiles multiply is nothing. Not by the size of the images: one
+// of a batch gives what it gives alone.
 bool conv_split_serves(const ConvShape& s) {
   return active_isa() == Isa::kAmx && s.groups == 1 && s.c >= 32 && s.k >= 32;
 }

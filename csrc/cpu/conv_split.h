@@ -14,5 +14,6 @@ void conv_fwd_split(const ConvFwdParams& params, ParallelFor parallel_for);
 int64_t conv_fwd_split_floats(const ConvShape& shape);
 void conv_fwd_split_pack(const ConvFwdParams& params, float* packed, ParallelFor parallel_for);
 void conv_dgrad_split(const ConvDgradParams& params, ParallelFor parallel_for);
+void conv_wgrad_split(const ConvWgradParams& params, ParallelFor parallel_for);
 
 }  // namespace rnk::cpu

@@ -1,5 +1,7 @@
 // Compiles the file named by RNK_KERNELS for AMX, in rnk::cpu::amx, where the compiler knows it:
 // alone, for kernels that need these tiles, or as the last of foreach_bf16_isa.h.
+#include <stdexcept>
+
 #include "bf16_isa.h"
 #include "channel_plan.h"
 #include "vec_common.h"
@@ -35,4 +37,11 @@
 #else
 #pragma GCC pop_options
 #endif
+#endif
+
+// Calls a kernel that is compiled for AMX alone.
+#if RNK_HAS_AMX
+#define RNK_CALL_AMX(function, ...) return amx::function(__VA_ARGS__)
+#else
+#define RNK_CALL_AMX(function, ...) throw std::logic_error("built without AMX")
 #endif

@@ -19,24 +19,28 @@ RNK_INLINE Split split(FloatVec x) {
 // Collects whether there were infinities or NaN: these alone leave a NaN as what is low.
 class SplitPairs {
  public:
-  // to[part][lane] = {first[lane], second[lane]}
-  RNK_INLINE void put(FloatVec first, FloatVec second, BFloat16* to) {
+  // Of each part {first[lane], second[lane]}.
+  RNK_INLINE void take(FloatVec first, FloatVec second, FloatVec (&parts)[kSplitParts]) {
     const Split a = split(first), b = split(second);
-    put_part(a.high, second, to);
-    put_part(a.middle, b.middle, to + kSplitPart);
-    put_part(a.low, b.low, to + 2 * kSplitPart);
+    parts[0] = pair(a.high, second);
+    parts[1] = pair(a.middle, b.middle);
+    parts[2] = pair(a.low, b.low);
     low_ += a.low + b.low;
   }
-  bool special() const {
-    return _mm512_cmp_ps_mask((__m512)low_, (__m512)low_, _CMP_UNORD_Q) != 0;
+  RNK_INLINE void put(FloatVec first, FloatVec second, BFloat16* to) {
+    FloatVec parts[kSplitParts];
+    take(first, second, parts);
+    RNK_UNROLL for (int p = 0; p < kSplitParts; ++p) {
+      std::memcpy(to + p * kSplitPart, &parts[p], sizeof(parts[p]));
+    }
   }
+  bool special() const { return _mm512_cmp_ps_mask((__m512)low_, (__m512)low_, _CMP_UNORD_Q) != 0; }
 
  private:
-  RNK_INLINE static void put_part(FloatVec first, FloatVec second, BFloat16* to) {
+  RNK_INLINE static FloatVec pair(FloatVec first, FloatVec second) {
     constexpr __mmask32 kSecond = 0xaaaaaaaau;
-    const __m512i pairs = _mm512_mask_mov_epi16(_mm512_srli_epi32((__m512i)first, 16), kSecond,
-                                                (__m512i)second);
-    _mm512_storeu_si512(to, pairs);
+    return (FloatVec)_mm512_mask_mov_epi16(_mm512_srli_epi32((__m512i)first, 16), kSecond,
+                                           (__m512i)second);
   }
 
   FloatVec low_ = {};
@@ -44,9 +48,8 @@ class SplitPairs {
 
 // A chunk of rows from `from` on, `step` floats apart, or act(scale * x + bias) of them.
 template <PackIn kIn>
-RNK_INLINE void split_chunk(const float* from, int64_t step, int64_t rows,
-                                const ConvPrologue& in, int64_t channel, SplitPairs& pairs,
-                                BFloat16* to) {
+RNK_INLINE void split_chunk(const float* from, int64_t step, int64_t rows, const ConvPrologue& in,
+                            int64_t channel, SplitPairs& pairs, BFloat16* to) {
   FloatVec scale[2] = {}, bias[2] = {};
   if constexpr (kIn != PackIn::kPlain) {
     RNK_UNROLL for (int v = 0; v < 2; ++v) {
@@ -57,6 +60,32 @@ RNK_INLINE void split_chunk(const float* from, int64_t step, int64_t rows,
   for (int64_t row = 0; row < rows; ++row, from += step, to += kBf16Chunk) {
     pairs.put(pack_value<kIn>(load_vec(from), scale[0], bias[0], in),
               pack_value<kIn>(load_vec(from + kLanes), scale[1], bias[1], in), to);
+  }
+}
+
+// A chunk of A from its columns: to[part][row][pair] = {from[pair][row], from[16 + pair][row]} for
+// `columns` columns, `stride` floats apart, and `rows` rows, zero beyond.
+inline void split_transposed(const float* from, int64_t stride, int64_t columns, int64_t rows,
+                             SplitPairs& pairs, BFloat16* to) {
+  for (int64_t row = 0; row < kSplitRows; row += kLanes) {
+    const int count = static_cast<int>(std::clamp<int64_t>(rows - row, 0, kLanes));
+    const auto column = [&](int64_t at) __attribute__((always_inline)) {
+      return at < columns ? load_lanes(from + at * stride + row, count) : (FloatVec){};
+    };
+    FloatVec parts[kSplitParts][kLanes];
+    for (int i = 0; i < kLanes; ++i) {
+      FloatVec taken[kSplitParts];
+      pairs.take(column(i), column(kLanes + i), taken);
+      RNK_UNROLL for (int p = 0; p < kSplitParts; ++p) parts[p][i] = taken[p];
+    }
+    for (int p = 0; p < kSplitParts; ++p) {
+      FloatVec v[kLanes];
+      RNK_UNROLL for (int i = 0; i < kLanes; ++i) v[i] = parts[p][i];
+      transpose_lanes(v);
+      RNK_UNROLL for (int i = 0; i < kLanes; ++i) {
+        std::memcpy(to + p * kSplitPart + (row + i) * kBf16Chunk, &v[i], sizeof(v[i]));
+      }
+    }
   }
 }
 

@@ -28,8 +28,7 @@ struct SplitJob {
 
 class SplitPlan {
  public:
-  explicit SplitPlan(const GatherProblem& p)
-      : panels((p.columns + kTileCols - 1) / kTileCols) {
+  explicit SplitPlan(const GatherProblem& p) : panels((p.columns + kTileCols - 1) / kTileCols) {
     for (const GatherJob& job : p.jobs) {
       if (job.rows() > 0) add(job, p.threads > 0 ? p.threads : kSplitTasks);
     }
@@ -41,13 +40,17 @@ class SplitPlan {
 
  private:
   void add(const GatherJob& of, int64_t threads) {
-    SplitJob job{&of, pack_pieces(of, kBf16Chunk, kBf16Chunk), of.rows(), of.depth(), 0, blocks, 1,
-                 tasks, 0, filter_floats};
+    SplitJob job{&of,       pack_pieces(of, kBf16Chunk, kBf16Chunk),
+                 of.rows(), of.depth(),
+                 0,         blocks,
+                 1,         tasks,
+                 0,         filter_floats};
     const int64_t tiles = job.tiles();
     job.blocks = (tiles + kSplitMostTiles - 1) / kSplitMostTiles;
     const int64_t fair = round_up(job.blocks, threads);
     if (tiles >= fair * kSplitFewTiles) job.blocks = fair;
-    if (job.blocks < threads) job.groups = std::min(panels, (threads + job.blocks - 1) / job.blocks);
+    if (job.blocks < threads)
+      job.groups = std::min(panels, (threads + job.blocks - 1) / job.blocks);
     const int64_t most = (tiles + job.blocks - 1) / job.blocks * kSplitRows;
     // Packed rows take three times blocking().rows floats, sums that wait for more depth 3/2.
     const int64_t fitting = 2 * blocking().rows / most / kSplitDepthPart * kSplitDepthPart;
@@ -63,9 +66,9 @@ class SplitPlan {
   }
 };
 
-// What the vector units do while tiles are multiplied: the epilogue of the tile before, the fetch of
-// what that of the present one reads and writes, the next part of the filter in parts, and the
-// fetch of the one that comes a panel later.
+// What the vector units do while tiles are multiplied: the epilogue of the tile before, the fetch
+// of what that of the present one reads and writes, the next part of the filter in parts, and the
+// fetch of the one that comes a panel later and of the next task's rows.
 template <typename Epilogue>
 class SplitSide {
  public:
@@ -77,14 +80,15 @@ class SplitSide {
     float* partial;  // where these are the last ones, or null
   };
 
+  explicit SplitSide(SplitAhead& rows) : next_rows_(rows) {}
+
   ColumnSplit split;
 
   // For so many chunks of tiles: what there is to split, and these floats to fetch.
   void share(int64_t chunks, const float* ahead, int64_t floats) {
     const int64_t steps = chunks * kSplitSteps;
     pairs_ = (split.left() + steps - 1) / steps;
-    lines_ = (floats / kLine + steps - 1) / steps;
-    ahead_ = ahead;
+    filter_ = SplitAhead(ahead, 1, floats, 0, steps);
   }
 
   void put(const Sums& sums) { sums_ = sums; }
@@ -102,7 +106,8 @@ class SplitSide {
       fetch_.template row<kTileVectors>(fetched_);
     }
     split.step(pairs_);
-    for (int64_t i = 0; i < lines_; ++i, ahead_ += kLine) __builtin_prefetch(ahead_, 0, 2);
+    filter_.step();
+    next_rows_.step();
   }
 
   RNK_INLINE void finish() {
@@ -122,8 +127,9 @@ class SplitSide {
   Sums sums_{};
   TileFetch fetch_{};
   int fetched_ = 0, rows_ = 0, each_ = 0;
-  int64_t pairs_ = 0, lines_ = 0;
-  const float* ahead_ = nullptr;
+  int64_t pairs_ = 0;
+  SplitAhead filter_;
+  SplitAhead& next_rows_;
 };
 
 template <EpilogueKind kKind, PackIn kIn>
@@ -142,13 +148,8 @@ class SplitRows {
       pack_filter(packed, parallel_for);
       filter = packed;
     }
-    parallel_tasks(parallel_for, plan_.tasks, [&](int64_t task, int64_t) {
-      size_t at = plan_.jobs.size() - 1;
-      while (plan_.jobs[at].first_task > task) --at;
-      const SplitJob& job = plan_.jobs[at];
-      const int64_t index = task - job.first_task;
-      // Tasks side by side have the same columns: their filter stays in the cache.
-      run_task(job, index % job.blocks, index / job.blocks, filter);
+    parallel_tasks_ahead(parallel_for, plan_.tasks, [&](int64_t task, int64_t next) {
+      run_task(task_of(task), next < plan_.tasks ? task_of(next) : Task{}, filter);
     });
   }
 
@@ -167,6 +168,34 @@ class SplitRows {
   }
 
  private:
+  struct Task {
+    const SplitJob* job;
+    int64_t block, group;
+
+    int64_t begin() const { return job->begin(block); }
+    int64_t count() const { return job->begin(block + 1) - begin(); }
+  };
+
+  // Tasks side by side have the same columns: their filter stays in the cache.
+  Task task_of(int64_t task) const {
+    size_t at = plan_.jobs.size() - 1;
+    while (plan_.jobs[at].first_task > task) --at;
+    const SplitJob& job = plan_.jobs[at];
+    const int64_t index = task - job.first_task;
+    return {&job, index % job.blocks, index / job.blocks};
+  }
+
+  // The rows of the task that follows, if they are others and lie together.
+  SplitAhead rows_ahead(const Task& task, const Task& next, int64_t panels) const {
+    if (!next.job || next.job != task.job || next.block == task.block) return {};
+    const GatherJob& job = *next.job->job;
+    if (!rows_are_pixels(job)) return {};
+    const int64_t chunks = whole_chunks(task.job->depth) / kBf16Chunk * panels;
+    const int64_t tiles = (task.count() + kSplitRows - 1) / kSplitRows;
+    return {p_.source + next.begin() * job.source_pixel, 1, next.count() * job.source_pixel, 0,
+            chunks * tiles * kSplitSteps};
+  }
+
   // A task's rows, and their columns [depth, depth + count) in parts.
   struct Rows {
     const SplitJob& job;
@@ -185,24 +214,26 @@ class SplitRows {
 
   using Simple = PanelEpilogue<kKind, true>;
 
-  void run_task(const SplitJob& job, int64_t block, int64_t group, const float* filter) const {
-    int64_t pixels[(kSplitMostTiles + 1) * kSplitRows];
-    Rows rows{job, job.begin(block), job.begin(block + 1) - job.begin(block),
-              job.first_block + block, pixels, nullptr, 0, 0, false};
+  void run_task(const Task& task, const Task& next, const float* filter) const {
+    const SplitJob& job = *task.job;
+    int64_t pixels[kSplitMostTiles * kSplitRows];
+    Rows rows{job, task.begin(), task.count(), job.first_block + task.block, pixels, nullptr, 0,
+              0,   false};
     int64_t* pixel = pixels;
     for_each_line(*job.job, rows.begin, rows.begin + rows.count,
                   [&](int64_t image, int64_t i, int64_t j, int64_t stop, int64_t) {
                     int64_t at = output_pixel(*job.job, image, i, j);
                     for (; j < stop; ++j, at += job.job->step_w) *pixel++ = at;
                   });
-    const int64_t first = plan_.panels * group / job.groups;
-    const int64_t last = plan_.panels * (group + 1) / job.groups;
+    const int64_t first = plan_.panels * task.group / job.groups;
+    const int64_t last = plan_.panels * (task.group + 1) / job.groups;
     const int64_t most = std::min(job.depth, job.depth_block);
-    rows.a = bf16_scratch(Scratch::kInput,
-                          rows.tiles() * whole_chunks(most) / kBf16Chunk * kSplitChunk);
+    rows.a =
+        bf16_scratch(Scratch::kInput, rows.tiles() * whole_chunks(most) / kBf16Chunk * kSplitChunk);
     const bool deep = job.depth > job.depth_block;
     const int64_t panel_sums = rows.tiles() * kSplitRows * kTileCols;
     float* sums = scratch(Scratch::kOutput, (deep ? last - first : 1) * panel_sums);
+    SplitAhead ahead = rows_ahead(task, next, last - first);
     const Bf16Unit unit;
     for (; rows.depth == 0 || rows.depth < job.depth; rows.depth += job.depth_block) {
       rows.depth_count = std::min(job.depth_block, job.depth - rows.depth);
@@ -211,8 +242,9 @@ class SplitRows {
       const int64_t step = deep ? panel_sums : 0;
       int64_t plain = first;  // panels from the first on for which epilogues are simple
       while (plain < last && Simple::simple(p_.out, plain * kTileCols, p_.columns)) ++plain;
-      multiply<Simple>(rows, first, plain, b, sums, step);
-      multiply<PanelEpilogue<kKind, false>>(rows, plain, last, b, sums + (plain - first) * step, step);
+      multiply<Simple>(rows, first, plain, b, sums, step, ahead);
+      multiply<PanelEpilogue<kKind, false>>(rows, plain, last, b, sums + (plain - first) * step,
+                                            step, ahead);
     }
   }
 
@@ -273,12 +305,12 @@ class SplitRows {
   // Panels [first, last), the sums of each `step` floats after the one before.
   template <typename Epilogue>
   void multiply(const Rows& rows, int64_t first, int64_t last, const float* filter, float* c,
-                int64_t step) const {
+                int64_t step, SplitAhead& next_rows) const {
     if (first == last) return;
     alignas(64) BFloat16 parts[2][kSplitDepthPart / kBf16Chunk * kSplitChunk];
     const int64_t panel_floats = rows.job.depth * kTileCols;
     std::optional<Epilogue> epilogues[2];
-    SplitSide<Epilogue> side;
+    SplitSide<Epilogue> side(next_rows);
     ColumnSplit& split = side.split;
     int now = 0;
     split.begin(filter + first * panel_floats, std::min(kSplitDepthPart, rows.depth_count),
@@ -308,13 +340,13 @@ class SplitRows {
             side.fetch(epilogue.fetch(nullptr, rows.pixels + row), count,
                        std::max<int64_t>(1, whole_chunks(depth) / kBf16Chunk));
           }
-          if (special) {
+          if (special && (has_infinities(a, depth) || has_infinities(parts[now], depth))) {
             side.finish();
-            whole_product(count, a, b, depth, sums, accumulate);
+            whole_product(count, a, parts[now], depth, sums, kTileCols, accumulate);
           } else if (two) {
-            split_product<2>(a, parts[now], depth, sums, accumulate, side);
+            split_product<2>(a, parts[now], depth, sums, kTileCols, accumulate, side);
           } else {
-            split_product<1>(a, parts[now], depth, sums, accumulate, side);
+            split_product<1>(a, parts[now], depth, sums, kTileCols, accumulate, side);
           }
           if (rows.ends() && ends) {
             float* partial = partial_ && row + kSplitRows >= rows.count

@@ -5,9 +5,9 @@
 // less than 2^-22 of the product, of either sign. Values and products below 2^-126 count as zero.
 //
 // C [kSplitRows, kTileCols] = (or +=) A [kSplitRows, depth] * B [depth, kTileCols]. Both lie as
-// [chunk of the depth][part], the parts in the order high, middle, low: of A the pairs of every row,
-// [kSplitRows][16][2], of B every pair of rows, [16][kTileCols][2]. Pair i of a chunk is its columns
-// (or rows) i and 16 + i.
+// [chunk of the depth][part], the parts in the order high, middle, low: of A the pairs of every
+// row, [kSplitRows][16][2], of B every pair of rows, [16][kTileCols][2]. Pair i of a chunk is its
+// columns (or rows) i and 16 + i.
 RNK_ISA_BEGIN
 
 constexpr int kSplitParts = 3;
@@ -24,10 +24,10 @@ constexpr int kSplitSteps = 3;
 // the vector units what else is to be done, side.finish() before C is written.
 template <int kColTiles, typename Side>
 RNK_INLINE void split_product(const BFloat16* a, const BFloat16* b, int64_t depth, float* c,
-                              bool accumulate, Side& side) {
+                              int64_t ldc, bool accumulate, Side& side) {
   constexpr int64_t kRowBytes = kBf16Chunk * sizeof(BFloat16);
   constexpr int64_t kPairBytes = 2 * kTileCols * sizeof(BFloat16);
-  constexpr int64_t kSumBytes = kTileCols * sizeof(float);
+  const int64_t c_bytes = ldc * static_cast<int64_t>(sizeof(float));
   constexpr int64_t kTile = 16 * kBf16Chunk;
   const auto load_a = [&](int64_t part) __attribute__((always_inline)) {
     _tile_loadd(4, a + part * kSplitPart, kRowBytes);
@@ -45,10 +45,10 @@ RNK_INLINE void split_product(const BFloat16* a, const BFloat16* b, int64_t dept
   };
   asm volatile("" ::: "memory");  // GCC takes tileloadd for no reader of memory
   if (accumulate) {
-    _tile_loadd(0, c, kSumBytes);
-    if constexpr (kColTiles > 1) _tile_loadd(1, c + 16, kSumBytes);
-    _tile_loadd(2, c + 16 * kTileCols, kSumBytes);
-    if constexpr (kColTiles > 1) _tile_loadd(3, c + 16 * kTileCols + 16, kSumBytes);
+    _tile_loadd(0, c, c_bytes);
+    if constexpr (kColTiles > 1) _tile_loadd(1, c + 16, c_bytes);
+    _tile_loadd(2, c + 16 * ldc, c_bytes);
+    if constexpr (kColTiles > 1) _tile_loadd(3, c + 16 * ldc + 16, c_bytes);
   } else {
     _tile_zero(0);
     _tile_zero(1);
@@ -74,33 +74,61 @@ RNK_INLINE void split_product(const BFloat16* a, const BFloat16* b, int64_t dept
     side.step();
   }
   side.finish();
-  _tile_stored(0, c, kSumBytes);
-  if constexpr (kColTiles > 1) _tile_stored(1, c + 16, kSumBytes);
-  _tile_stored(2, c + 16 * kTileCols, kSumBytes);
-  if constexpr (kColTiles > 1) _tile_stored(3, c + 16 * kTileCols + 16, kSumBytes);
+  _tile_stored(0, c, c_bytes);
+  if constexpr (kColTiles > 1) _tile_stored(1, c + 16, c_bytes);
+  _tile_stored(2, c + 16 * ldc, c_bytes);
+  if constexpr (kColTiles > 1) _tile_stored(3, c + 16 * ldc + 16, c_bytes);
 }
 
-// The same in fp32, for operands with infinities: their middle and low parts are NaN, and so would
-// be their products with the zeros among the parts of others. b [depth][kTileCols].
-inline void whole_product(int rows, const BFloat16* a, const float* b, int64_t depth, float* c,
-                          bool accumulate) {
-  const auto value = [&](int row, int64_t k) {
-    const int64_t place = k % kBf16Chunk;
-    const BFloat16* at = a + k / kBf16Chunk * kSplitChunk + row * kBf16Chunk;
-    at += place < 16 ? 2 * place : 2 * place - 31;
-    const auto part = [&](int p) {
-      const uint32_t bits = uint32_t{at[p * kSplitPart].bits} << 16;
-      float x;
-      std::memcpy(&x, &bits, sizeof(x));
-      return x;
-    };
-    return std::isinf(part(0)) ? part(0) : part(0) + (part(1) + part(2));
+// Whether there are infinities in chunks of A or B.
+inline bool has_infinities(const BFloat16* chunks, int64_t depth) {
+  const __m512i infinity = _mm512_set1_epi16(0x7f80), magnitude = _mm512_set1_epi16(0x7fff);
+  __mmask32 found = 0;
+  for (; depth > 0; depth -= kBf16Chunk, chunks += kSplitChunk) {
+    for (int64_t i = 0; i < kSplitPart; i += kBf16Chunk) {
+      const __m512i bits = _mm512_and_si512(_mm512_loadu_si512(chunks + i), magnitude);
+      found |= _mm512_cmpeq_epi16_mask(bits, infinity);
+    }
+  }
+  return found != 0;
+}
+
+// The sum of three parts; of an infinity the others are NaN.
+RNK_INLINE FloatVec whole_value(FloatVec high, FloatVec middle, FloatVec low) {
+  const UintVec magnitude = as_bits(high) & 0x7fffffffu;
+  return magnitude == 0x7f800000u ? high : high + (middle + low);
+}
+
+// The same product in fp32, for operands with infinities, whose parts times the zeros among those
+// of others are NaN.
+inline void whole_product(int rows, const BFloat16* a, const BFloat16* b, int64_t depth, float* c,
+                          int64_t ldc, bool accumulate) {
+  const auto part = [](uint32_t pair, int half) {
+    return splat(half == 0 ? as_float((UintVec){} + (pair << 16))[0]
+                           : as_float((UintVec){} + (pair & 0xffff0000u))[0]);
   };
-  for (int row = 0; row < rows; ++row, c += kTileCols) {
+  for (int row = 0; row < rows; ++row, c += ldc) {
     FloatVec sum[kTileVectors] = {};
     for (int64_t k = 0; k < depth; ++k) {
-      const FloatVec x = splat(value(row, k));
-      for (int v = 0; v < kTileVectors; ++v) sum[v] += x * load_vec(b + k * kTileCols + v * kLanes);
+      const int64_t chunk = k / kBf16Chunk * kSplitChunk, pair = k % 16;
+      const int half = static_cast<int>(k % kBf16Chunk / 16);
+      uint32_t pairs[kSplitParts];
+      for (int p = 0; p < kSplitParts; ++p) {
+        const BFloat16* at = a + chunk + p * kSplitPart + row * kBf16Chunk + 2 * pair;
+        std::memcpy(&pairs[p], at, sizeof(pairs[p]));
+      }
+      const FloatVec x =
+          whole_value(part(pairs[0], half), part(pairs[1], half), part(pairs[2], half));
+      for (int v = 0; v < kTileVectors; ++v) {
+        FloatVec parts[kSplitParts];
+        for (int p = 0; p < kSplitParts; ++p) {
+          UintVec bits;
+          const BFloat16* at = b + chunk + p * kSplitPart + 2 * (pair * kTileCols + v * kLanes);
+          std::memcpy(&bits, at, sizeof(bits));
+          parts[p] = as_float(half == 0 ? bits << 16 : bits & 0xffff0000u);
+        }
+        sum[v] += x * whole_value(parts[0], parts[1], parts[2]);
+      }
     }
     for (int v = 0; v < kTileVectors; ++v) {
       const FloatVec before = accumulate ? load_vec(c + v * kLanes) : (FloatVec){};
@@ -108,5 +136,33 @@ inline void whole_product(int rows, const BFloat16* a, const float* b, int64_t d
     }
   }
 }
+
+// Memory that is wanted soon, fetched into the level-2 cache some cache lines at a time: `rows` of
+// so many floats, `stride` floats apart.
+class SplitAhead {
+ public:
+  SplitAhead() = default;
+  // In so many steps.
+  SplitAhead(const float* from, int64_t rows, int64_t floats, int64_t stride, int64_t steps)
+      : row_(from), at_(from), stride_(stride), line_((floats + kLine - 1) / kLine), rows_(rows) {
+    left_ = line_;
+    if (line_ == 0) rows_ = 0;
+    each_ = (rows_ * line_ + steps - 1) / std::max<int64_t>(steps, 1);
+  }
+
+  RNK_INLINE void step() {
+    for (int64_t i = 0; i < each_ && rows_ > 0; ++i, at_ += kLine) {
+      __builtin_prefetch(at_, 0, 2);
+      if (--left_ > 0) continue;
+      left_ = line_, --rows_;
+      row_ += stride_;
+      at_ = row_ - kLine;
+    }
+  }
+
+ private:
+  const float *row_ = nullptr, *at_ = nullptr;
+  int64_t stride_ = 0, line_ = 0, rows_ = 0, left_ = 0, each_ = 0;
+};
 
 RNK_ISA_END
