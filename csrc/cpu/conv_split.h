@@ -1,5 +1,6 @@
-// Convolutions of fp32 on units that multiply bf16, as split_tile.h does it: AMX alone, whose peak
-// is 16 times that of the vector units, so that six products in the place of one are worth while.
+// Convolutions of fp32, one group, on units that multiply bf16, as split_tile.h does it: AMX alone,
+// whose peak is 16 times that of the vector units, so that six products in the place of one are
+// worth while.
 #pragma once
 
 #include "conv_params.h"

@@ -89,18 +89,14 @@ class SplitWgrad {
         for (int64_t row = 0; row < part.row_end - part.row; row += kSplitRows) {
           const BFloat16* a = dy + (row / kSplitRows * chunks + k / kBf16Chunk) * kSplitChunk;
           float* c = sums + row * plan_.cols + col;
-          const bool add = accumulate || k > 0;
-          if (special && (has_infinities(a, depth) || has_infinities(b, depth))) {
-            whole_product(kSplitRows, a, b, depth, c, plan_.cols, add);
-          } else {
-            split_product<2>(a, b, depth, c, plan_.cols, add, ahead);
-          }
+          split_tile(kSplitRows, a, b, depth, c, plan_.cols, accumulate || k > 0, special, true,
+                     ahead);
         }
       }
     }
   }
 
-  // [column panel][chunk], by way of [pixel][kTileCols]; whether there are infinities or NaN.
+  // [column panel][chunk], by way of [pixel][kTileCols]; whether some may be special.
   bool split_x(const DwPart& part, int64_t begin, int64_t pixels, BFloat16* to) const {
     const RowPacker<kTileCols, kIn> packer(job_, prologue_, p_.x, 0);
     float* rows = scratch(Scratch::kSums, pixels * kTileCols);
@@ -118,8 +114,8 @@ class SplitWgrad {
     return special;
   }
 
-  // [row tile][chunk], zero in filters and pixels that do not exist; whether there are infinities
-  // or NaN.
+  // [row tile][chunk], zero in filters and pixels that do not exist; whether some
+  // may be special.
   bool split_dy(const DwPart& part, int64_t begin, int64_t pixels, BFloat16* to) const {
     SplitPairs pairs;
     for (int64_t row = part.row; row < part.row_end; row += kSplitRows) {

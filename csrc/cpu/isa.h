@@ -3,7 +3,8 @@
 
 namespace rnk::cpu {
 
-// The last two differ from kAvx512 in how bf16 is multiplied, and in nothing else.
+// The last two differ from kAvx512 in how bf16 is multiplied, and kAmx in convolutions of fp32
+// (conv_split.h).
 enum class Isa : int { kBaseline, kAvx2, kAvx512, kAvx512Bf16, kAmx };
 
 // The best that processor and system have, at most RNK_CPU_ISA, a name by isa_name. Read once.

@@ -3,4 +3,6 @@
 #include "bf16_all.h"
 #include "split_tile.h"
 #include "split_pack.h"
+#include "split_plan.h"
+#include "split_side.h"
 #include "split_rows.h"

@@ -1,7 +1,7 @@
 // Operands of split_tile.h from fp32.
 RNK_ISA_BEGIN
 
-// Each a bf16 followed by zeros.
+// Each a bf16 followed by zeros, but for NaN.
 struct Split {
   FloatVec high, middle, low;
 };
@@ -16,16 +16,19 @@ RNK_INLINE Split split(FloatVec x) {
   return s;
 }
 
-// Collects whether there were infinities or NaN: these alone leave a NaN as what is low.
+// Collects whether there may have been values that products of parts are not right for.
 class SplitPairs {
  public:
+  SplitPairs() : squares_(splat(1)) {}  // no denormals, which take long
+
   // Of each part {first[lane], second[lane]}.
   RNK_INLINE void take(FloatVec first, FloatVec second, FloatVec (&parts)[kSplitParts]) {
     const Split a = split(first), b = split(second);
     parts[0] = pair(a.high, second);
     parts[1] = pair(a.middle, b.middle);
     parts[2] = pair(a.low, b.low);
-    low_ += a.low + b.low;
+    squares_ += first * first;
+    squares_ += second * second;
   }
   RNK_INLINE void put(FloatVec first, FloatVec second, BFloat16* to) {
     FloatVec parts[kSplitParts];
@@ -34,7 +37,10 @@ class SplitPairs {
       std::memcpy(to + p * kSplitPart, &parts[p], sizeof(parts[p]));
     }
   }
-  bool special() const { return _mm512_cmp_ps_mask((__m512)low_, (__m512)low_, _CMP_UNORD_Q) != 0; }
+  // NaN count as well.
+  bool special() const {
+    return _mm512_cmp_ps_mask((__m512)squares_, _mm512_set1_ps(0x1p126f), _CMP_NLT_UQ) != 0;
+  }
 
  private:
   RNK_INLINE static FloatVec pair(FloatVec first, FloatVec second) {
@@ -43,7 +49,7 @@ class SplitPairs {
                                            (__m512i)second);
   }
 
-  FloatVec low_ = {};
+  FloatVec squares_;
 };
 
 // A chunk of rows from `from` on, `step` floats apart, or act(scale * x + bias) of them.
@@ -92,24 +98,32 @@ inline void split_transposed(const float* from, int64_t stride, int64_t columns,
 // Splits a part of B, [depth][kTileCols], some pairs at a time; zero in rows that do not exist.
 class ColumnSplit {
  public:
+  ColumnSplit() {}
+
   void begin(const float* from, int64_t depth, BFloat16* to) {
     from_ = from, to_ = to;
     depth_ = depth;
     next_ = 0, end_ = whole_chunks(depth) / 2 * kTileVectors;
-    pairs_ = {};
+    pairs_ = SplitPairs();
   }
   int64_t left() const { return end_ - next_; }
 
   RNK_INLINE void step(int64_t count) {
-    for (count = std::min(count, left()); count > 0; --count, ++next_) {
-      const int64_t pair = next_ / kTileVectors, column = next_ % kTileVectors * kLanes;
+    const float* const from = from_;
+    BFloat16* const to = to_;
+    const int64_t depth = depth_, end = std::min(end_, next_ + count);
+    SplitPairs pairs = pairs_;
+    for (int64_t next = next_; next < end; ++next) {
+      const int64_t pair = next / kTileVectors, column = next % kTileVectors * kLanes;
       const int64_t chunk = pair / 16, row = chunk * kBf16Chunk + pair % 16;
       const auto at = [&](int64_t k) __attribute__((always_inline)) {
-        return k < depth_ ? load_vec(from_ + k * kTileCols + column) : (FloatVec){};
+        return k < depth ? load_vec(from + k * kTileCols + column) : (FloatVec){};
       };
-      pairs_.put(at(row), at(row + 16),
-                 to_ + chunk * kSplitChunk + 2 * (pair % 16 * kTileCols + column));
+      pairs.put(at(row), at(row + 16),
+                to + chunk * kSplitChunk + 2 * (pair % 16 * kTileCols + column));
     }
+    next_ = end;
+    pairs_ = pairs;
   }
   // When all is done.
   bool special() const { return pairs_.special(); }

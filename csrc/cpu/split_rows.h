@@ -3,135 +3,6 @@
 // products, so that no other core's cache is read for them. One group of channels.
 RNK_ISA_BEGIN
 
-// Register tiles of rows: in a block at most, and what a block should have rather than columns be
-// shared out.
-constexpr int64_t kSplitMostTiles = 7;
-constexpr int64_t kSplitFewTiles = 3;
-// Tasks where the number of threads has no say.
-constexpr int64_t kSplitTasks = 8;
-// Depth that is multiplied at once: a panel of it stays in the level-1 cache for all rows.
-constexpr int64_t kSplitDepthPart = 128;
-
-struct SplitJob {
-  const GatherJob* job;
-  std::vector<PackPiece> pieces;
-  int64_t rows, depth;
-  int64_t blocks, first_block, groups, first_task;
-  int64_t depth_block;
-  int64_t packed_filter;  // where it begins
-
-  int64_t tiles() const { return (rows + kSplitRows - 1) / kSplitRows; }
-  int64_t begin(int64_t block) const {
-    return std::min(rows, tiles() * block / blocks * kSplitRows);
-  }
-};
-
-class SplitPlan {
- public:
-  explicit SplitPlan(const GatherProblem& p) : panels((p.columns + kTileCols - 1) / kTileCols) {
-    for (const GatherJob& job : p.jobs) {
-      if (job.rows() > 0) add(job, p.threads > 0 ? p.threads : kSplitTasks);
-    }
-  }
-
-  std::vector<SplitJob> jobs;
-  int64_t panels;
-  int64_t blocks = 0, tasks = 0, filter_floats = 0;
-
- private:
-  void add(const GatherJob& of, int64_t threads) {
-    SplitJob job{&of,       pack_pieces(of, kBf16Chunk, kBf16Chunk),
-                 of.rows(), of.depth(),
-                 0,         blocks,
-                 1,         tasks,
-                 0,         filter_floats};
-    const int64_t tiles = job.tiles();
-    job.blocks = (tiles + kSplitMostTiles - 1) / kSplitMostTiles;
-    const int64_t fair = round_up(job.blocks, threads);
-    if (tiles >= fair * kSplitFewTiles) job.blocks = fair;
-    if (job.blocks < threads)
-      job.groups = std::min(panels, (threads + job.blocks - 1) / job.blocks);
-    const int64_t most = (tiles + job.blocks - 1) / job.blocks * kSplitRows;
-    // Packed rows take three times blocking().rows floats, sums that wait for more depth 3/2.
-    const int64_t fitting = 2 * blocking().rows / most / kSplitDepthPart * kSplitDepthPart;
-    job.depth_block = std::max(fitting, kSplitDepthPart);
-    if (job.depth > job.depth_block) {
-      const int64_t columns = std::max<int64_t>(1, blocking().rows * 3 / 2 / most / kTileCols);
-      job.groups = std::max(job.groups, (panels + columns - 1) / columns);
-    }
-    blocks += job.blocks;
-    tasks += job.blocks * job.groups;
-    filter_floats += panels * job.depth * kTileCols;
-    jobs.push_back(std::move(job));
-  }
-};
-
-// What the vector units do while tiles are multiplied: the epilogue of the tile before, the fetch
-// of what that of the present one reads and writes, the next part of the filter in parts, and the
-// fetch of the one that comes a panel later and of the next task's rows.
-template <typename Epilogue>
-class SplitSide {
- public:
-  struct Sums {
-    Epilogue* epilogue;
-    const int64_t* pixels;
-    int rows;
-    const float* sums;
-    float* partial;  // where these are the last ones, or null
-  };
-
-  explicit SplitSide(SplitAhead& rows) : next_rows_(rows) {}
-
-  ColumnSplit split;
-
-  // For so many chunks of tiles: what there is to split, and these floats to fetch.
-  void share(int64_t chunks, const float* ahead, int64_t floats) {
-    const int64_t steps = chunks * kSplitSteps;
-    pairs_ = (split.left() + steps - 1) / steps;
-    filter_ = SplitAhead(ahead, 1, floats, 0, steps);
-  }
-
-  void put(const Sums& sums) { sums_ = sums; }
-
-  // Of so many rows, in the time of so many chunks.
-  void fetch(const TileFetch& rows, int count, int64_t chunks) {
-    fetch_ = rows;
-    fetched_ = 0, rows_ = count;
-    each_ = static_cast<int>((count + chunks * kSplitSteps - 1) / (chunks * kSplitSteps));
-  }
-
-  RNK_INLINE void step() {
-    if (sums_.rows > 0) put_rows(std::min(kRows, sums_.rows));
-    for (const int end = std::min(fetched_ + each_, rows_); fetched_ < end; ++fetched_) {
-      fetch_.template row<kTileVectors>(fetched_);
-    }
-    split.step(pairs_);
-    filter_.step();
-    next_rows_.step();
-  }
-
-  RNK_INLINE void finish() {
-    if (sums_.rows > 0) put_rows(sums_.rows);
-    if (sums_.partial) sums_.epilogue->finish(sums_.partial);
-    sums_.partial = nullptr;
-  }
-
- private:
-  static constexpr int kRows = 4;
-
-  RNK_INLINE void put_rows(int rows) {
-    sums_.epilogue->put(sums_.pixels, rows, sums_.sums);
-    sums_.pixels += rows, sums_.rows -= rows, sums_.sums += rows * kTileCols;
-  }
-
-  Sums sums_{};
-  TileFetch fetch_{};
-  int fetched_ = 0, rows_ = 0, each_ = 0;
-  int64_t pairs_ = 0;
-  SplitAhead filter_;
-  SplitAhead& next_rows_;
-};
-
 template <EpilogueKind kKind, PackIn kIn>
 class SplitRows {
  public:
@@ -148,8 +19,11 @@ class SplitRows {
       pack_filter(packed, parallel_for);
       filter = packed;
     }
-    parallel_tasks_ahead(parallel_for, plan_.tasks, [&](int64_t task, int64_t next) {
-      run_task(task_of(task), next < plan_.tasks ? task_of(next) : Task{}, filter);
+    // Mostly a thread goes on with the next one; taken at once, it might be another thread's only
+    // one.
+    const int64_t known = plan_.tasks < 2 * kSplitTasks ? 0 : plan_.tasks;
+    parallel_tasks(parallel_for, plan_.tasks, [&](int64_t task, int64_t next) {
+      run_task(task_of(task), next < known ? task_of(next) : Task{}, filter);
     });
   }
 
@@ -204,7 +78,7 @@ class SplitRows {
     int64_t* pixels;  // of the output
     BFloat16* a;      // [tile][chunk]
     int64_t depth, depth_count;
-    bool special;  // there are infinities or NaN
+    bool special;  // there may be values for special_tile
 
     bool ends() const { return depth + depth_count >= job.depth; }
     int64_t tiles() const { return (count + kSplitRows - 1) / kSplitRows; }
@@ -248,7 +122,7 @@ class SplitRows {
     }
   }
 
-  // The rows in parts, zero up to a whole chunk; whether there are infinities or NaN.
+  // The rows in parts, zero up to a whole chunk; whether some may be special.
   bool pack_rows(const Rows& rows) const {
     const bool direct = reads_pixels(*rows.job.job);
     float* whole =
@@ -296,69 +170,89 @@ class SplitRows {
     }
   }
 
-  // Whether rows are whole chunks of source pixels.
+  // Whether every row is a source pixel, in whole chunks. A phase of a transposed convolution may
+  // have more of them than the source.
   static bool reads_pixels(const GatherJob& job) {
-    return job.taps_h.size() * job.taps_w.size() == 1 && job.taps_h[0].offset == 0 &&
+    const bool inside = (job.grid_h - 1) * job.stride_h < job.source_h &&
+                        (job.grid_w - 1) * job.stride_w < job.source_w;
+    return inside && job.taps_h.size() * job.taps_w.size() == 1 && job.taps_h[0].offset == 0 &&
            job.taps_w[0].offset == 0 && job.channels % kBf16Chunk == 0;
   }
+
+  // kSplitDepthPart of a panel of the filter.
+  struct FilterPart {
+    const float* from;
+    int64_t k, depth;
+  };
+
+  // What the tiles of rows are multiplied by, and where to.
+  template <typename Epilogue>
+  struct Product {
+    Epilogue& epilogue;
+    const BFloat16* b;
+    float* c;
+    int64_t k, depth;
+    bool two;      // vectors of columns
+    bool ends;     // all of the depth is summed then
+    bool special;  // there may be values for special_tile
+
+    int64_t chunks() const { return std::max<int64_t>(1, whole_chunks(depth) / kBf16Chunk); }
+  };
 
   // Panels [first, last), the sums of each `step` floats after the one before.
   template <typename Epilogue>
   void multiply(const Rows& rows, int64_t first, int64_t last, const float* filter, float* c,
                 int64_t step, SplitAhead& next_rows) const {
     if (first == last) return;
-    alignas(64) BFloat16 parts[2][kSplitDepthPart / kBf16Chunk * kSplitChunk];
-    const int64_t panel_floats = rows.job.depth * kTileCols;
+    alignas(64) BFloat16 b[2][kSplitDepthPart / kBf16Chunk * kSplitChunk];
+    const int64_t parts = (rows.depth_count + kSplitDepthPart - 1) / kSplitDepthPart;
+    const int64_t each = std::max<int64_t>(parts, 1), all = (last - first) * each;
+    const auto part = [&](int64_t at) {
+      const int64_t k = at % each * kSplitDepthPart;
+      const int64_t depth = at < all ? std::min(kSplitDepthPart, rows.depth_count - k) : 0;
+      return FilterPart{filter + ((first + at / each) * rows.job.depth + k) * kTileCols, k, depth};
+    };
     std::optional<Epilogue> epilogues[2];
     SplitSide<Epilogue> side(next_rows);
     ColumnSplit& split = side.split;
-    int now = 0;
-    split.begin(filter + first * panel_floats, std::min(kSplitDepthPart, rows.depth_count),
-                parts[now]);
+    split.begin(part(0).from, part(0).depth, b[0]);
     split.step(split.left());
-    for (int64_t panel = first; panel < last; ++panel, c += step) {
-      Epilogue& epilogue = epilogues[panel % 2].emplace(p_.out, panel * kTileCols, p_.columns);
-      const bool two = panel_vectors(p_.columns, panel) > 1;
-      for (int64_t k = 0; k == 0 || k < rows.depth_count; k += kSplitDepthPart, now ^= 1) {
-        const int64_t depth = std::min(kSplitDepthPart, rows.depth_count - k);
-        const bool special = split.special() || rows.special;
-        const float* b = filter + panel * panel_floats + k * kTileCols;
-        const bool ends = k + kSplitDepthPart >= rows.depth_count;
-        const int64_t next = ends ? 0 : k + kSplitDepthPart;
-        const bool another = !ends || panel + 1 < last;
-        split.begin(ends ? filter + (panel + 1) * panel_floats : b + depth * kTileCols,
-                    another ? std::min(kSplitDepthPart, rows.depth_count - next) : 0,
-                    parts[now ^ 1]);
-        side.share(rows.tiles() * std::max<int64_t>(1, whole_chunks(depth) / kBf16Chunk),
-                   b + panel_floats, panel + 1 < last ? depth * kTileCols : 0);
-        for (int64_t row = 0; row < rows.count; row += kSplitRows) {
-          const int count = static_cast<int>(std::min<int64_t>(kSplitRows, rows.count - row));
-          const BFloat16* a = rows.tile(row) + k / kBf16Chunk * kSplitChunk;
-          float* sums = c + row * kTileCols;
-          const bool accumulate = rows.depth + k > 0;
-          if (rows.ends() && ends) {
-            side.fetch(epilogue.fetch(nullptr, rows.pixels + row), count,
-                       std::max<int64_t>(1, whole_chunks(depth) / kBf16Chunk));
-          }
-          if (special && (has_infinities(a, depth) || has_infinities(parts[now], depth))) {
-            side.finish();
-            whole_product(count, a, parts[now], depth, sums, kTileCols, accumulate);
-          } else if (two) {
-            split_product<2>(a, parts[now], depth, sums, kTileCols, accumulate, side);
-          } else {
-            split_product<1>(a, parts[now], depth, sums, kTileCols, accumulate, side);
-          }
-          if (rows.ends() && ends) {
-            float* partial = partial_ && row + kSplitRows >= rows.count
-                                 ? partial_ + rows.index * kPartialRows * p_.out.channels
-                                 : nullptr;
-            side.put({&epilogue, rows.pixels + row, count, sums, partial});
-          }
-        }
-        split.step(split.left());
-      }
+    for (int64_t at = 0; at < all; ++at) {
+      const FilterPart now = part(at), next = part(at + 1), later = part(at + kSplitPartsAhead);
+      const int64_t panel = first + at / each;
+      if (now.k == 0) epilogues[panel % 2].emplace(p_.out, panel * kTileCols, p_.columns);
+      const Product<Epilogue> product{*epilogues[panel % 2],
+                                      b[at % 2],
+                                      c + at / each * step,
+                                      now.k,
+                                      now.depth,
+                                      panel_vectors(p_.columns, panel) > 1,
+                                      rows.ends() && (at + 1) % each == 0,
+                                      split.special() || rows.special};
+      split.begin(next.from, next.depth, b[(at + 1) % 2]);
+      side.share(rows.tiles() * product.chunks(), later.from, later.depth * kTileCols);
+      for (int64_t row = 0; row < rows.count; row += kSplitRows) multiply(rows, row, product, side);
+      split.step(split.left());
     }
     side.finish();
+  }
+
+  // A tile of rows.
+  template <typename Epilogue>
+  void multiply(const Rows& rows, int64_t row, const Product<Epilogue>& product,
+                SplitSide<Epilogue>& side) const {
+    const int count = static_cast<int>(std::min<int64_t>(kSplitRows, rows.count - row));
+    const BFloat16* a = rows.tile(row) + product.k / kBf16Chunk * kSplitChunk;
+    float* sums = product.c + row * kTileCols;
+    if (product.ends) {
+      side.fetch(product.epilogue.fetch(nullptr, rows.pixels + row), count, product.chunks());
+    }
+    split_tile(count, a, product.b, product.depth, sums, kTileCols, rows.depth + product.k > 0,
+               product.special, product.two, side);
+    if (!product.ends) return;
+    const bool last = partial_ && row + kSplitRows >= rows.count;
+    float* partial = last ? partial_ + rows.index * kPartialRows * p_.out.channels : nullptr;
+    side.put({&product.epilogue, rows.pixels + row, count, sums, partial});
   }
 
   const GatherProblem& p_;
