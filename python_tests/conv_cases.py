@@ -71,7 +71,19 @@ DIRECT = [
     _conv(8, 5, 5, 8, 3, padding=(5, 3)),
     ConvShape(13, 40, 20, 21, 24, 1, 1),
 ]
-SHAPES = [*WINOGRAD, *BANDS, *DIRECT, *HOSTILE, *(s.at(1, min(s.h, 7)) for s in RESNET)]
+# What AMX tiles of bf16 meet, which multiply fp32 of 32 channels or more in parts: phases of a
+# transposed convolution with more pixels than the source, depths that end within a chunk or are cut
+# in several blocks, a panel of less than 16 columns, several blocks of rows.
+SPLIT = [
+    _conv(32, 5, 5, 32, 2, stride=(2, 2), padding=(0, 0)),
+    _conv(48, 10, 10, 64, 3, stride=(2, 2), padding=(0, 0)),
+    _conv(33, 9, 6, 41, 3, stride=(2, 1), dilation=(1, 2), padding=(1, 2)),
+    _conv(64, 19, 20, 80, 1),
+    _conv(600, 3, 5, 40, 3, stride=(2, 1)),
+    _conv(40, 3, 5, 600, 3, stride=(1, 2)),
+    _conv(100, 12, 12, 34, 5),
+]
+SHAPES = [*WINOGRAD, *BANDS, *DIRECT, *SPLIT, *HOSTILE, *(s.at(1, min(s.h, 7)) for s in RESNET)]
 
 
 # What the generic CUDA kernels meet beyond the hostile shapes: several tiles of pixels and of
@@ -88,8 +100,12 @@ EMULATED = [
 EMULATED_SHAPES = [*EMULATED, *(s for s in HOSTILE if s.h < 100)]
 
 
-# What NaN and infinity meet in bf16: partial tiles of rows, columns and depth, taps outside.
-SPECIAL = [BANDS[0], BANDS[5], DIRECT[2], DIRECT[3], DIRECT[11]]
+# What NaN and infinity meet: partial tiles of rows, columns and depth, taps outside.
+SPECIAL = [BANDS[0], BANDS[5], DIRECT[2], DIRECT[3], DIRECT[11], SPLIT[1], SPLIT[3]]
+
+
+# Of our CPU kernels.
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 
 
 def put_specials(t: Tensor) -> Tensor:

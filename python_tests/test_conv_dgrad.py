@@ -18,10 +18,12 @@ from bn_cases import (
 from conv_cases import (
     BANDS,
     DIRECT,
+    DTYPES,
     EMULATED,
     EMULATED_SHAPES,
     SHAPES,
     SPECIAL,
+    SPLIT,
     WINOGRAD,
     OwnKernels,
     draw,
@@ -93,7 +95,9 @@ def test_bn_definition(case, mask, rng, repro):
 
 
 @pytest.mark.parametrize("act", [IDENTITY, RELU, GELU, SILU, LEAKY])
-@over([WINOGRAD[1], BANDS[0], BANDS[5], DIRECT[1], DIRECT[6]], EMULATED[1:2], WINOGRAD[1:2])
+@over(
+    [WINOGRAD[1], BANDS[0], BANDS[5], DIRECT[1], DIRECT[6], SPLIT[2]], EMULATED[1:2], WINOGRAD[1:2]
+)
 def test_acts(case, act, rng, repro):
     shape, d = case.shape, draw(rng, case.dtype)
     dy, w = arguments(d, shape)
@@ -114,11 +118,12 @@ def test_integers_are_exact(case, rng):
         assert torch.equal(OPS.conv_dgrad(*args), want.to(case.dtype))
 
 
+@DTYPES
 @pytest.mark.parametrize("shape", SPECIAL, ids=lambda s: s.id)
-def test_nan_and_infinity_in_bf16(shape, rng):
-    dy, w = arguments(draw(rng, torch.bfloat16, exact=True), shape)
+def test_nan_and_infinity(shape, dtype, rng):
+    dy, w = arguments(draw(rng, dtype, exact=True), shape)
     args = (put_specials(dy), w, None, list(shape.x_size), *geometry(shape))
-    want = reference.conv_dgrad(*map(as_double, args)).bfloat16()
+    want = reference.conv_dgrad(*map(as_double, args)).to(dtype)
     with OwnKernels():
         same_with_specials(OPS.conv_dgrad(*args), want)
 
@@ -149,7 +154,7 @@ def test_contiguous_activations(case, rng, repro):
         assert torch.allclose(sums.double(), want_sums, rtol=1e-5, atol=1e-3), repro
 
 
-@over([*WINOGRAD[-2:], *BANDS, *DIRECT], [*EMULATED[1:3], EMULATED[-1]], WINOGRAD[-2:])
+@over([*WINOGRAD[-2:], *BANDS, *DIRECT, *SPLIT], [*EMULATED[1:3], EMULATED[-1]], WINOGRAD[-2:])
 def test_own_kernels_and_the_same_bits(case, rng):
     shape, d = case.shape, draw(rng, case.dtype)
     args = (*arguments(d, shape), None, *bn_arguments(d, shape), RELU, 0.0, *geometry(shape))

@@ -19,11 +19,13 @@ from bn_cases import (
 from conv_cases import (
     BANDS,
     DIRECT,
+    DTYPES,
     EMULATED,
     EMULATED_SHAPES,
     NO_PROLOGUE,
     SHAPES,
     SPECIAL,
+    SPLIT,
     WINOGRAD,
     OwnKernels,
     draw,
@@ -79,7 +81,9 @@ def check_stats(y, stats, repro):
 
 @pytest.mark.parametrize("residual", [False, True], ids=["plain", "residual"])
 @pytest.mark.parametrize("act", [IDENTITY, RELU, GELU, SILU, LEAKY])
-@over([WINOGRAD[1], BANDS[0], BANDS[5], DIRECT[1], DIRECT[6]], EMULATED[1:2], WINOGRAD[1:2])
+@over(
+    [WINOGRAD[1], BANDS[0], BANDS[5], DIRECT[1], DIRECT[6], SPLIT[2]], EMULATED[1:2], WINOGRAD[1:2]
+)
 def test_epilogue(case, act, residual, rng, repro):
     shape, d = case.shape, draw(rng, case.dtype)
     x, w = arguments(d, shape)
@@ -92,7 +96,9 @@ def test_epilogue(case, act, residual, rng, repro):
 
 
 @pytest.mark.parametrize("act", [IDENTITY, RELU, GELU, SILU, LEAKY])
-@over([WINOGRAD[1], BANDS[0], BANDS[5], DIRECT[1], DIRECT[6]], EMULATED[1:2], WINOGRAD[1:2])
+@over(
+    [WINOGRAD[1], BANDS[0], BANDS[5], DIRECT[1], DIRECT[6], SPLIT[2]], EMULATED[1:2], WINOGRAD[1:2]
+)
 def test_prologue(case, act, rng, repro):
     """Taps outside the image are zero, not act(bias)."""
     shape, d = case.shape, draw(rng, case.dtype)
@@ -114,20 +120,21 @@ def test_integers_are_exact(case, rng):
 
 
 @pytest.mark.parametrize("act", [IDENTITY, RELU])
+@DTYPES
 @pytest.mark.parametrize("shape", SPECIAL, ids=lambda s: s.id)
-def test_nan_and_infinity_in_bf16(shape, act, rng):
-    d = draw(rng, torch.bfloat16, exact=True)
+def test_nan_and_infinity(shape, dtype, act, rng):
+    d = draw(rng, dtype, exact=True)
     x, w = arguments(d, shape)
     ones = torch.ones(shape.c)
     before = NO_PROLOGUE if act == IDENTITY else (ones, 0 * ones, act, 0.0)
     args = (put_specials(x), w, *before, *NO_EPILOGUE, *geometry(shape))
-    want = reference.conv_fwd(*map(as_double, args)).bfloat16()
+    want = reference.conv_fwd(*map(as_double, args)).to(dtype)
     with OwnKernels():
         same_with_specials(OPS.conv_fwd(*args), want)
 
 
 @over(
-    [*WINOGRAD[-2:], *BANDS, *DIRECT],
+    [*WINOGRAD[-2:], *BANDS, *DIRECT, *SPLIT],
     [EMULATED[1], EMULATED[2], EMULATED[-1]],
     WINOGRAD[-2:],
 )

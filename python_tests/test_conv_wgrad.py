@@ -8,11 +8,13 @@ from bn_cases import GELU, IDENTITY, LEAKY, OPS, RELU, SILU, as_double, check
 from conv_cases import (
     BANDS,
     DIRECT,
+    DTYPES,
     EMULATED,
     EMULATED_SHAPES,
     NO_PROLOGUE,
     SHAPES,
     SPECIAL,
+    SPLIT,
     WINOGRAD,
     OwnKernels,
     draw,
@@ -70,18 +72,19 @@ def test_integers_are_exact(case, rng):
         assert torch.equal(OPS.conv_wgrad(*args), want.to(case.dtype))
 
 
+@DTYPES
 @pytest.mark.parametrize("shape", SPECIAL, ids=lambda s: s.id)
-def test_nan_and_infinity_in_bf16(shape, rng):
+def test_nan_and_infinity(shape, dtype, rng):
     """Both operands have them."""
-    dy, x, w = arguments(draw(rng, torch.bfloat16, exact=True), shape)
+    dy, x, w = arguments(draw(rng, dtype, exact=True), shape)
     args = (dy, put_specials(x), w, *NO_PROLOGUE, *geometry(shape))
     dy[0, 0, 1, 1] = float("inf")
-    want = reference.conv_wgrad(*map(as_double, args)).bfloat16()
+    want = reference.conv_wgrad(*map(as_double, args)).to(dtype)
     with OwnKernels():
         same_with_specials(OPS.conv_wgrad(*args), want)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@DTYPES
 def test_nothing_of_an_earlier_call_stays(dtype, rng):
     """All NaN, with more pixels, in the memory that a thread keeps."""
     d = draw(rng, dtype, exact=True)
@@ -126,7 +129,7 @@ def test_any_strides(case, rng):
     assert torch.equal(dw, reference.conv_wgrad(*map(as_double, args)).to(case.dtype))
 
 
-@over([*WINOGRAD[-2:], *BANDS, *DIRECT], [EMULATED[1], EMULATED[2], EMULATED[-1]])
+@over([*WINOGRAD[-2:], *BANDS, *DIRECT, *SPLIT], [EMULATED[1], EMULATED[2], EMULATED[-1]])
 def test_own_kernels_and_the_same_bits(case, rng):
     shape, d = case.shape, draw(rng, case.dtype)
     with OwnKernels():

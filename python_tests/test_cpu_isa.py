@@ -26,7 +26,7 @@ SELECTION = (
 def run(isa: str, *command: str) -> str:
     env = {**os.environ, "RNK_CPU_ISA": isa, "OMP_NUM_THREADS": "1", "RNK_TEST_BACKENDS": "cpu"}
     env["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-    if isa == "avx2":
+    if isa in ("avx2", "amx"):
         env["RNK_CPU_L2"] = "128"  # the smallest blocks too
     done = subprocess.run(
         [sys.executable, *command], env=env, cwd=TESTS.parent, capture_output=True, text=True
@@ -47,9 +47,12 @@ NEXT = {
     "avx2": "avx512vl",
     "avx512": "avx512_bf16",
     "avx512_bf16": "amx_bf16",
+    "amx": "none",
 }
 OTHERS = [isa for isa in ("baseline", "avx2") if NEXT[isa] in flags()]
 OTHERS_IN_BF16 = [isa for isa, flag in NEXT.items() if flag in flags()]
+# AMX multiplies fp32 as well: AVX-512 no longer does in a plain run, and small blocks are rare.
+OTHERS_OF_TILES = ["avx512_bf16", "amx"] if NEXT["avx512_bf16"] in flags() else []
 
 
 def run_tests(isa: str, selection: str, names: tuple[str, ...]) -> int:
@@ -68,6 +71,11 @@ def run_tests(isa: str, selection: str, names: tuple[str, ...]) -> int:
 @pytest.mark.parametrize("isa", OTHERS)
 def test_kernels(isa):
     assert run_tests(isa, SELECTION, (*VECTORS, *CONVOLUTIONS)) > 500
+
+
+@pytest.mark.parametrize("isa", OTHERS_OF_TILES)
+def test_convolutions(isa):
+    assert run_tests(isa, SELECTION, (*CONVOLUTIONS, "split")) > 500
 
 
 @pytest.mark.parametrize("isa", OTHERS_IN_BF16)

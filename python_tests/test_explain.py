@@ -8,7 +8,10 @@ from torch import nn
 from user_modules import CASES, C, Counter, KuangliuBlock, MutableList, RandomDepth, conv, image
 
 from resnet_kernels import explain, fuse, models, unfuse
+from resnet_kernels.ops.conv_kernel import SPLIT
 from resnet_kernels.ops.library import fallback_counts
+
+AMX = 4  # Isa::kAmx of csrc/cpu/isa.h
 
 
 def test_covers_every_layer_once() -> None:
@@ -38,11 +41,17 @@ def test_says_what_fuse_would_do_before_fuse() -> None:
     assert explain(fuse(model)).fused and not explain(unfuse(model)).fused
 
 
+def strided() -> str:
+    """What a strided convolution of 32 channels or more takes."""
+    return SPLIT if torch.ops.resnet_kernels.cpu_isa() == AMX else "direct"
+
+
 def test_convolution_kernels() -> None:
-    reasons = {row.reason for row in explain(models.resnet8()).rows}
-    assert reasons == {"direct", "direct, Winograd F(2x2, 3x3)"}
+    said = {row.layers[0]: row.reason for row in explain(models.resnet8()).rows}
+    assert said["layer2.0.conv1"] == "direct, Winograd F(2x2, 3x3)"  # from 16 channels
+    assert said["layer3.0.conv1"] == f"{strided()}, Winograd F(2x2, 3x3)"
     reasons = {row.reason for row in explain(models.resnet18()).rows}
-    assert reasons == {"direct", "Winograd F(2x2, 3x3)", "direct, Winograd F(2x2, 3x3)"}
+    assert reasons == {"direct", "Winograd F(2x2, 3x3)", f"{strided()}, Winograd F(2x2, 3x3)"}
     reasons = {row.reason for row in explain(models.resnet8().bfloat16()).rows}
     assert reasons == {"declared torch convolution"}
 
@@ -50,7 +59,7 @@ def test_convolution_kernels() -> None:
 def test_winograd_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RNK_CPU_CONV", "winograd4x4")
     reasons = {row.reason for row in explain(models.resnet18()).rows}
-    assert reasons == {"direct", "Winograd F(4x4, 3x3)", "direct, Winograd F(4x4, 3x3)"}
+    assert reasons == {"direct", "Winograd F(4x4, 3x3)", f"{strided()}, Winograd F(4x4, 3x3)"}
 
 
 def test_one_channel_images_are_torchs() -> None:

@@ -16,7 +16,7 @@ namespace rnk::cpu {
 // With fewer channels, much of what tiles multiply is nothing. Not by the size of the images: one
 // of a batch gives what it gives alone.
 bool conv_split_serves(const ConvShape& s) {
-  return RNK_HAS_AMX && active_isa() == Isa::kAmx && s.groups == 1 && s.c >= 32 && s.k >= 32;
+  return active_isa() == Isa::kAmx && s.groups == 1 && s.c >= 32 && s.k >= 32;
 }
 
 void conv_fwd_split([[maybe_unused]] const ConvFwdParams& params,

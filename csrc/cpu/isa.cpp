@@ -13,6 +13,8 @@
 #include <unistd.h>
 #endif
 
+#include "bf16_isa.h"
+
 namespace rnk::cpu {
 namespace {
 
@@ -49,7 +51,7 @@ bool has_amx() {
 }
 #endif
 
-// At most `bound`: leave to use tiles is asked for only where they are to be used.
+// At most `bound`, and what the compiler knew: leave to use tiles is asked for only where they are to be used.
 Isa best_supported([[maybe_unused]] Isa bound) {
 #if defined(__x86_64__)
   __builtin_cpu_init();
@@ -57,8 +59,8 @@ Isa best_supported([[maybe_unused]] Isa bound) {
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512vl");
-  const bool dot = avx512 && has_avx512_bf16();
-  if (bound >= Isa::kAmx && dot && has_amx()) return Isa::kAmx;
+  const bool dot = RNK_HAS_AVX512_BF16 && avx512 && has_avx512_bf16();
+  if (RNK_HAS_AMX && bound >= Isa::kAmx && dot && has_amx()) return Isa::kAmx;
   if (bound >= Isa::kAvx512Bf16 && dot) return Isa::kAvx512Bf16;
   if (bound >= Isa::kAvx512 && avx512) return Isa::kAvx512;
   if (bound >= Isa::kAvx2 && avx2) return Isa::kAvx2;

@@ -14,12 +14,15 @@ from .library import default_backend
 WINOGRAD = "Winograd F(2x2, 3x3)"
 WINOGRAD4 = "Winograd F(4x4, 3x3)"
 DIRECT = "direct"
+SPLIT = "direct in bf16 parts"
 TORCH = "declared torch convolution"
 
 # Isa::kAvx512Bf16 of csrc/cpu/isa.h: from here on the processor multiplies bf16.
 _BF16_UNITS = 3
-# Below these the transforms cost more than the products save.
-_WINOGRAD_CHANNELS = 32
+# Isa::kAmx: tiles of bf16 that multiply fp32 in three parts.
+_TILES = 4
+# Below these the transforms cost more than the products save, and tiles are mostly empty.
+_CHANNELS = 32
 
 
 def cpu_conv_kernel(
@@ -30,7 +33,7 @@ def cpu_conv_kernel(
     dilation: Sequence[int] = (1, 1),
     groups: int = 1,
 ) -> str:
-    """WINOGRAD, WINOGRAD4, DIRECT or TORCH for channels_last activations of `dtype`.
+    """WINOGRAD, WINOGRAD4, DIRECT, SPLIT or TORCH for channels_last activations of `dtype`.
 
     Of the forward convolution, and of the gradient of its input unless that is torch's.
     weight_size: [K, C / groups, R, S].
@@ -51,9 +54,10 @@ def cpu_conv_kernel(
     channels = min(weight_size[:2])
     plain = groups == 1 and {*stride, *dilation} == {1} and max(padding) <= 2
     plain = plain and not bf16 and tuple(weight_size[2:]) == (3, 3)
-    if plain and channels >= _WINOGRAD_CHANNELS:
+    if plain and channels >= _CHANNELS:
         return WINOGRAD4 if choice == "winograd4x4" else WINOGRAD
-    return DIRECT
+    tiles = groups == 1 and not bf16 and channels >= _CHANNELS
+    return SPLIT if tiles and torch.ops.resnet_kernels.cpu_isa() >= _TILES else DIRECT
 
 
 GENERIC = "generic"
