@@ -7,7 +7,8 @@ namespace rnk::cpu {
 // (conv_split.h).
 enum class Isa : int { kBaseline, kAvx2, kAvx512, kAvx512Bf16, kAmx };
 
-// The best that processor, system and compiler have, at most RNK_CPU_ISA, a name by isa_name. Read once.
+// The best that processor, system and compiler have, at most RNK_CPU_ISA, a name by isa_name. Read
+// once.
 Isa active_isa();
 
 const char* isa_name(Isa isa);
