@@ -49,8 +49,10 @@ class SplitPlan {
     job.blocks = (tiles + kSplitMostTiles - 1) / kSplitMostTiles;
     const int64_t fair = round_up(job.blocks, threads);
     if (tiles >= fair * kSplitFewTiles) job.blocks = fair;
-    if (job.blocks < threads)
-      job.groups = std::min(panels, (threads + job.blocks - 1) / job.blocks);
+    job.groups = std::clamp<int64_t>((threads + job.blocks - 1) / job.blocks, 1, panels);
+    if (job.blocks * job.groups < threads) {
+      job.blocks = std::min(tiles, (threads + job.groups - 1) / job.groups);
+    }
     const int64_t most = (tiles + job.blocks - 1) / job.blocks * kSplitRows;
     // Packed rows take three times blocking().rows floats, sums that wait for more depth 3/2.
     const int64_t fitting = 2 * blocking().rows / most / kSplitDepthPart * kSplitDepthPart;
