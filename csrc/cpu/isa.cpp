@@ -51,7 +51,8 @@ bool has_amx() {
 }
 #endif
 
-// At most `bound`, and what the compiler knew: leave to use tiles is asked for only where they are to be used.
+// At most `bound`, and what the compiler knew: leave to use tiles is asked for only where they are
+// to be used.
 Isa best_supported([[maybe_unused]] Isa bound) {
 #if defined(__x86_64__)
   __builtin_cpu_init();
