@@ -62,14 +62,7 @@ class GatherRun {
 
   template <EpilogueKind kKind>
   void run(float* partial, ParallelFor parallel_for) const {
-    switch (pack_in(p_.in)) {
-      case PackIn::kPlain:
-        return run<kKind, PackIn::kPlain>(partial, parallel_for);
-      case PackIn::kRelu:
-        return run<kKind, PackIn::kRelu>(partial, parallel_for);
-      case PackIn::kAny:
-        return run<kKind, PackIn::kAny>(partial, parallel_for);
-    }
+    with_pack_in(p_.in, [&](auto in) { run<kKind, decltype(in)::value>(partial, parallel_for); });
   }
 
  private:

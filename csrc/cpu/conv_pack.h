@@ -9,6 +9,19 @@ inline PackIn pack_in(const ConvPrologue& in) {
   return in.act == Act::kRelu ? PackIn::kRelu : PackIn::kAny;
 }
 
+// Calls f(std::integral_constant<PackIn, ...>()) with what the packing has to do.
+template <typename F>
+void with_pack_in(const ConvPrologue& in, const F& f) {
+  switch (pack_in(in)) {
+    case PackIn::kPlain:
+      return f(std::integral_constant<PackIn, PackIn::kPlain>());
+    case PackIn::kRelu:
+      return f(std::integral_constant<PackIn, PackIn::kRelu>());
+    case PackIn::kAny:
+      return f(std::integral_constant<PackIn, PackIn::kAny>());
+  }
+}
+
 // More vectors of coefficients would not stay in the registers.
 constexpr int kPieceVectors = 4;
 

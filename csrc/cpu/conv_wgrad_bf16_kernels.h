@@ -107,14 +107,7 @@ void wgrad_bf16_run(const ConvWgradParamsOf<BFloat16>& p, ParallelFor parallel_f
 }
 
 inline void conv_wgrad_bf16(const ConvWgradParamsOf<BFloat16>& p, ParallelFor parallel_for) {
-  switch (pack_in(p.in)) {
-    case PackIn::kPlain:
-      return wgrad_bf16_run<PackIn::kPlain>(p, parallel_for);
-    case PackIn::kRelu:
-      return wgrad_bf16_run<PackIn::kRelu>(p, parallel_for);
-    case PackIn::kAny:
-      return wgrad_bf16_run<PackIn::kAny>(p, parallel_for);
-  }
+  with_pack_in(p.in, [&](auto in) { wgrad_bf16_run<decltype(in)::value>(p, parallel_for); });
 }
 
 RNK_ISA_END

@@ -137,14 +137,7 @@ void wgrad_run(const ConvWgradParams& p, ParallelFor parallel_for) {
 }
 
 inline void conv_wgrad_direct(const ConvWgradParams& p, ParallelFor parallel_for) {
-  switch (pack_in(p.in)) {
-    case PackIn::kPlain:
-      return wgrad_run<PackIn::kPlain>(p, parallel_for);
-    case PackIn::kRelu:
-      return wgrad_run<PackIn::kRelu>(p, parallel_for);
-    case PackIn::kAny:
-      return wgrad_run<PackIn::kAny>(p, parallel_for);
-  }
+  with_pack_in(p.in, [&](auto in) { wgrad_run<decltype(in)::value>(p, parallel_for); });
 }
 
 RNK_ISA_END
